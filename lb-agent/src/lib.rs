@@ -1,0 +1,3 @@
+//! The agent: watch -> model -> compile -> diff -> apply.
+
+pub mod model;
