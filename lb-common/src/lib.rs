@@ -1,1 +1,21 @@
-#![no_std]
+//! Layouts shared by the eBPF programs and the agent: the keys and values of
+//! every map, the verdicts, and the checksum arithmetic.
+//!
+//! All addresses are `[u32; 4]` in network byte order, IPv4 ones mapped into
+//! IPv6 (RFC 4291, section 2.5.5.2). All ports are `u16` in network byte order.
+//! Every layout is `repr(C)` without implicit padding and of an asserted size.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod address;
+pub mod checksum;
+pub mod connection;
+mod layout;
+pub mod maps;
+pub mod service;
+pub mod verdict;
+
+pub use address::Address;
+pub use connection::{Connection, Path, Tuple};
+pub use service::{Backend, Frontend, FrontendKey, Interface, InterfaceKind, Slice};
+pub use verdict::{Hook, Verdict};

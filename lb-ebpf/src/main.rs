@@ -1,1 +1,41 @@
-fn main() {}
+//! The programs' entry points.
+
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+use lb_ebpf::{Egress, Ingress, Tc, Xdp, run};
+
+#[xdp(frags)]
+fn lb_xdp(context: XdpContext) -> u32 {
+    run(&Xdp::new(context)).cast_unsigned()
+}
+
+#[classifier]
+fn lb_ingress(context: TcContext) -> i32 {
+    run(&Tc::<Ingress>::new(context))
+}
+
+#[classifier]
+fn lb_egress(context: TcContext) -> i32 {
+    let packet = Tc::<Egress>::new(context);
+    match packet.passing() {
+        Some(action) => action,
+        None => run(&packet),
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The helpers `bpf_redirect_neigh`, `bpf_skb_pull_data` and others are for
+/// GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,95 @@
+//! The maps: names, kinds and sizes, once for both halves.
+
+use crate::{
+    Address, Backend, Connection, Frontend, FrontendKey, Interface, Tuple, verdict::COUNTERS,
+};
+
+pub const FRONTENDS: usize = 1 << 19;
+pub const SLOTS: usize = 1 << 21;
+pub const BACKENDS: usize = 1 << 19;
+pub const CONNECTIONS: usize = 1 << 18;
+pub const INTERFACES: usize = 1 << 14;
+pub const LOCAL_ADDRESSES: usize = 1 << 14;
+
+/// A pinned map. Its pin's name ends in a hash of all this, so a program never
+/// opens a map that another version laid out differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Symbol in the object, and first part of the pin's name.
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub key: &'static str,
+    pub value: &'static str,
+    pub max_entries: u32,
+}
+
+impl Map {
+    /// FNV-1a, 64 bit, over every part.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |bytes: &[u8]| {
+            for &byte in bytes {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        for part in [self.name, self.kind, self.key, self.value] {
+            add(part.as_bytes());
+            add(&[0]);
+        }
+        add(&self.max_entries.to_le_bytes());
+        hash
+    }
+}
+
+pub const ALL: [Map; 7] = [
+    Map {
+        name: "FRONTENDS",
+        kind: "hash",
+        key: FrontendKey::LAYOUT,
+        value: Frontend::LAYOUT,
+        max_entries: FRONTENDS as u32,
+    },
+    Map {
+        name: "SLOTS",
+        kind: "array",
+        key: "u32",
+        value: "u32",
+        max_entries: SLOTS as u32,
+    },
+    Map {
+        name: "BACKENDS",
+        kind: "array",
+        key: "u32",
+        value: Backend::LAYOUT,
+        max_entries: BACKENDS as u32,
+    },
+    Map {
+        name: "CONNECTIONS",
+        kind: "lru_hash",
+        key: Tuple::LAYOUT,
+        value: Connection::LAYOUT,
+        max_entries: CONNECTIONS as u32,
+    },
+    Map {
+        name: "INTERFACES",
+        kind: "hash",
+        key: "u32",
+        value: Interface::LAYOUT,
+        max_entries: INTERFACES as u32,
+    },
+    Map {
+        name: "LOCAL_ADDRESSES",
+        kind: "hash",
+        key: Address::LAYOUT,
+        value: "u32",
+        max_entries: LOCAL_ADDRESSES as u32,
+    },
+    Map {
+        name: "COUNTERS",
+        kind: "percpu_array",
+        key: "u32",
+        value: "u64",
+        max_entries: COUNTERS,
+    },
+];

@@ -1,0 +1,155 @@
+//! What the agent tells the dataplane: frontends, their backends, interfaces.
+
+use crate::{address::Address, layout::layout};
+
+layout! {
+    /// Exact match of a packet's destination.
+    pub struct FrontendKey: 20 {
+        pub address: Address,
+        pub port: u16,
+        /// IP protocol number.
+        pub protocol: u8,
+        pub reserved: u8,
+    }
+}
+
+impl FrontendKey {
+    /// Guards a reader of [`Frontend`] against a hash element that the kernel
+    /// gave to another key between lookup and read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn check(&self) -> u32 {
+        let [a, b, c, d] = self.address.words;
+        a ^ b.rotate_left(8)
+            ^ c.rotate_left(16)
+            ^ d.rotate_left(24)
+            ^ ((self.port as u32) << 8 | self.protocol as u32)
+    }
+}
+
+layout! {
+    /// A frontend and its two backend sets.
+    ///
+    /// A hash element may be rewritten while a program reads it. Each set is
+    /// one aligned 8-byte word, so it is read whole; `check` lies below the
+    /// sets and is read after them, so a set of another key is noticed.
+    pub struct Frontend: 32 {
+        /// [`FrontendKey::check`] of its own key.
+        pub check: u32,
+        pub service: u32,
+        /// [`Slice`] for pods and the node itself, packed.
+        pub inside: u64,
+        /// [`Slice`] for everyone else, packed.
+        pub outside: u64,
+        pub reserved: u64,
+    }
+}
+
+/// A contiguous run of backend slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slice {
+    pub base: u32,
+    pub count: u32,
+}
+
+impl Slice {
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (self.count as u64) << 32 | self.base as u64
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            base: word as u32,
+            count: (word >> 32) as u32,
+        }
+    }
+}
+
+layout! {
+    /// A backend of one service port, found by its id. Address, port and
+    /// service never change within a generation.
+    pub struct Backend: 32 {
+        pub address: Address,
+        pub port: u16,
+        pub flags: u8,
+        pub reserved: u8,
+        /// Raised when the id is retired; a connection that remembers another
+        /// generation has outlived its backend.
+        pub generation: u32,
+        pub service: u32,
+        pub reserved2: u32,
+    }
+}
+
+impl Backend {
+    /// On this node: reached without leaving it.
+    pub const LOCAL: u8 = 1;
+    /// The id is taken. Array maps hold zeros for what was never written.
+    pub const ALIVE: u8 = 2;
+}
+
+layout! {
+    /// An interface that programs are attached to, by interface index.
+    pub struct Interface: 40 {
+        /// [`InterfaceKind`].
+        pub kind: u32,
+        pub reserved: u32,
+        /// Source of SNAT out of this interface: its own address, else the
+        /// node's; zero if there is none.
+        pub v4: Address,
+        pub v6: Address,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum InterfaceKind {
+    /// Towards other nodes and the world.
+    Uplink = 1,
+    /// The host end of a pod's interface.
+    Pod = 2,
+    /// Holds addresses of the node, carries none of the above.
+    Local = 3,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slice_packs_both_ways() {
+        for slice in [
+            Slice { base: 0, count: 0 },
+            Slice { base: u32::MAX, count: 1 },
+            Slice { base: 7, count: u32::MAX },
+        ] {
+            assert_eq!(Slice::unpack(slice.pack()), slice);
+        }
+    }
+
+    #[test]
+    fn check_tells_keys_apart() {
+        let key = |address, port: u16, protocol| FrontendKey {
+            address: Address::v4(address),
+            port: port.to_be(),
+            protocol,
+            reserved: 0,
+        };
+        let keys = [
+            key(1, 80, 6),
+            key(2, 80, 6),
+            key(1, 81, 6),
+            key(1, 80, 17),
+            key(1 << 8, 80, 6),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            for b in &keys[i + 1..] {
+                assert_ne!(a.check(), b.check(), "{a:?} {b:?}");
+            }
+        }
+    }
+}

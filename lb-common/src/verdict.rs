@@ -1,0 +1,113 @@
+//! Every way a packet can leave a program. The verdict is the counter's index.
+
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hook {
+    Xdp = 0,
+    TcIngress = 1,
+    TcEgress = 2,
+}
+
+impl Hook {
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIngress, Self::TcEgress];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::TcIngress => "tc_ingress",
+            Self::TcEgress => "tc_egress",
+        }
+    }
+}
+
+macro_rules! verdicts {
+    ($($(#[$meta:meta])* $name:ident = $text:literal, $class:ident;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Verdict {
+            $($(#[$meta])* $name,)*
+        }
+
+        impl Verdict {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Name in metrics and status.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            #[inline(always)]
+            #[must_use]
+            pub const fn class(self) -> Class {
+                match self { $(Self::$name => Class::$class,)* }
+            }
+        }
+    };
+}
+
+/// What became of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Left as it came.
+    Untouched,
+    Translated,
+    Dropped,
+}
+
+verdicts! {
+    /// Neither IPv4 nor IPv6.
+    NotIp = "not_ip", Untouched;
+    /// Too short, or lengths that contradict each other.
+    Malformed = "malformed", Untouched;
+    /// A fragment: its ports are not known.
+    Fragment = "fragment", Untouched;
+    /// Neither TCP nor UDP.
+    OtherProtocol = "other_protocol", Untouched;
+    /// Neither a connection nor a frontend.
+    NoFrontend = "no_frontend", Untouched;
+    /// Of a connection that another hook translates.
+    OtherHook = "other_hook", Untouched;
+    /// Translated before it was sent to this interface.
+    Passing = "passing", Untouched;
+    /// Handed from XDP to TC, which can do more.
+    Deferred = "deferred", Untouched;
+    /// A TCP reset to a frontend, of no known connection.
+    StrayReset = "stray_reset", Untouched;
+    /// First packet of a connection.
+    Opened = "opened", Translated;
+    Forward = "forward", Translated;
+    Reply = "reply", Translated;
+    /// The frontend has no usable backend.
+    NoBackend = "no_backend", Dropped;
+    /// The route to the backend or the client is missing or prohibited.
+    NoRoute = "no_route", Dropped;
+    /// Source translation is needed and the interface has no address.
+    NoSourceAddress = "no_source_address", Dropped;
+    /// No free source port was found towards the backend.
+    NoSourcePort = "no_source_port", Dropped;
+    /// The connection table refused the entry.
+    TableFull = "table_full", Dropped;
+    /// Time to live or hop limit used up where we forward.
+    HopLimit = "hop_limit", Dropped;
+    /// The frontend changed hands several times while it was read.
+    Unstable = "unstable", Dropped;
+    /// The kernel refused to change or send the packet.
+    Refused = "refused", Dropped;
+}
+
+impl Verdict {
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// Index into the counters map.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter(self, hook: Hook) -> u32 {
+        hook as u32 * Self::COUNT + self as u32
+    }
+}
+
+/// Length of the counters map.
+pub const COUNTERS: u32 = Hook::ALL.len() as u32 * Verdict::COUNT;

@@ -1,0 +1,61 @@
+//! Access to a packet, the same for XDP and TC.
+
+use lb_common::{Hook, Verdict, checksum::Delta};
+
+use crate::route::Route;
+
+/// A step of the pipeline: go on, or leave with a verdict.
+pub(crate) type Step<T> = Result<T, Verdict>;
+
+pub trait Packet {
+    const HOOK: Hook;
+    /// The program's return value that leaves the packet to the kernel.
+    const PASS: i32;
+    const DROP: i32;
+
+    /// What helpers take as their first argument.
+    fn context(&self) -> *mut core::ffi::c_void;
+
+    /// Addresses of the first byte and of the byte after the last one that
+    /// can be read.
+    fn bounds(&self) -> (usize, usize);
+
+    /// Interface index the program runs for.
+    fn interface(&self) -> u32;
+
+    /// Interface index the packet came in by; 0 if this node sent it.
+    fn origin(&self) -> u32;
+
+    /// Corrects a TCP or UDP checksum. `addresses` is what changed in the
+    /// pseudo header, `ports` what changed in the header itself.
+    fn fix_transport_checksum(
+        &self,
+        offset: usize,
+        udp: bool,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Step<()>;
+
+    /// Whether this hook can send out of `interface` by itself.
+    fn can_transmit(&self, interface: u32) -> bool;
+
+    /// Sends the packet out along `route`, past the stack.
+    fn transmit(&self, route: &Route) -> Step<i32>;
+
+    /// Sends the packet out of the interface it came from.
+    fn bounce(&self, interface: u32) -> Step<i32>;
+
+    /// Delivers the packet to a socket of this node; `interface` owns the
+    /// destination address.
+    fn deliver(&self, interface: u32) -> Step<i32>;
+}
+
+/// A pointer to a `T` at `offset` bytes into the packet.
+#[inline(always)]
+pub(crate) fn at<T>(packet: &impl Packet, offset: usize) -> Step<*mut T> {
+    let (start, end) = packet.bounds();
+    if start + offset + size_of::<T>() > end {
+        return Err(Verdict::Malformed);
+    }
+    Ok((start + offset) as *mut T)
+}

@@ -1,0 +1,371 @@
+//! One packet, from arrival to verdict.
+
+use lb_common::{
+    Address, Backend, Connection, Hook, InterfaceKind, Path, Tuple, Verdict, verdict::Class,
+};
+
+use crate::{
+    connections, counters,
+    family::{Family, V4, V6, headers},
+    headers::{ETHERNET, Headers, IPV4, IPV6, TCP, ethernet},
+    interfaces,
+    packet::{Packet, Step},
+    rewrite::rewrite,
+    route::{self, Answer, LOOPBACK, Route},
+    scratch::{self, Scratch},
+    services::{self, Audience},
+};
+
+/// Handles a packet; returns what the program returns.
+#[inline(always)]
+pub fn run<P: Packet>(packet: &P) -> i32 {
+    let (verdict, action) = match process(packet) {
+        Ok(sent) => sent,
+        Err(verdict) => {
+            let action = match verdict.class() {
+                Class::Untouched | Class::Translated => P::PASS,
+                Class::Dropped => P::DROP,
+            };
+            (verdict, action)
+        }
+    };
+    counters::count(P::HOOK, verdict);
+    action
+}
+
+/// The verdict, and what the program returns.
+type Sent = (Verdict, i32);
+
+#[inline(always)]
+fn process<P: Packet>(packet: &P) -> Step<Sent> {
+    match ethernet(packet)? {
+        (IPV4, offset) => process_family::<P, V4>(packet, offset),
+        (IPV6, offset) => process_family::<P, V6>(packet, offset),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+#[inline(always)]
+fn process_family<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
+    let headers = headers::<F>(packet, offset)?;
+    let found = find::<P, F>(packet, &headers)?;
+    send::<P, F>(packet, &headers, &found)
+}
+
+/// The connection that a packet belongs to.
+struct Found {
+    connection: &'static Connection,
+    verdict: Verdict,
+    /// The scratch holds the route already.
+    routed: bool,
+}
+
+#[inline(always)]
+fn find<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
+    let known = connections::get(&headers.tuple);
+    if let Some(connection) = &known
+        && (connection.flags & Connection::REPLY != 0 || !is_outdated(headers, connection))
+    {
+        return follow::<P>(headers, known);
+    }
+    match open::<P, F>(packet, headers) {
+        // A flow keeps its old backend as long as there is no other.
+        Err(Verdict::NoBackend) if headers.tuple.protocol != TCP => follow::<P>(headers, known),
+        result => result,
+    }
+}
+
+/// One more packet of a connection.
+#[inline(always)]
+fn follow<P: Packet>(
+    headers: &Headers,
+    connection: Option<&'static mut Connection>,
+) -> Step<Found> {
+    let connection = connection.ok_or(Verdict::NoBackend)?;
+    let mut verdict = Verdict::Forward;
+    if connection.flags & Connection::REPLY != 0 {
+        let at_egress = connection.flags & Connection::AT_EGRESS != 0;
+        if at_egress != matches!(P::HOOK, Hook::TcEgress) {
+            return Err(Verdict::OtherHook);
+        }
+        verdict = Verdict::Reply;
+    }
+    if headers.tcp.closes() {
+        connections::close(connection);
+    }
+    Ok(Found {
+        connection,
+        verdict,
+        routed: false,
+    })
+}
+
+/// Whether the client's packet starts a new connection on an old tuple.
+#[inline(always)]
+fn is_outdated(headers: &Headers, connection: &Connection) -> bool {
+    if headers.tuple.protocol == TCP && !headers.tcp.opens() {
+        return false;
+    }
+    if !services::is_current(connection.backend, connection.generation) {
+        return true;
+    }
+    if headers.tuple.protocol != TCP {
+        return false;
+    }
+    let closing = |connection: &Connection| connection.flags & Connection::CLOSING != 0;
+    closing(connection)
+        || connections::get(&connection.translated.reverse())
+            .is_none_or(|reply| closing(reply))
+}
+
+/// Who sends the first packet of a connection.
+enum Client {
+    Pod,
+    Outside,
+    Node,
+}
+
+/// Chooses a backend and how to reach it, and enters the connection.
+#[inline(always)]
+fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
+    let key = &headers.tuple;
+    let client = match P::HOOK {
+        Hook::Xdp => Client::Outside,
+        Hook::TcEgress => Client::Node,
+        Hook::TcIngress => {
+            if interfaces::is_kind(packet.interface(), InterfaceKind::Pod) {
+                Client::Pod
+            } else {
+                Client::Outside
+            }
+        }
+    };
+    let audience = match client {
+        Client::Outside => Audience::Outside,
+        Client::Pod | Client::Node => Audience::Inside,
+    };
+    let set = services::find(key, &audience)?;
+    if matches!(client, Client::Node) && interfaces::interface(packet.origin()).is_some() {
+        // It came in by an interface of ours and was looked at there.
+        return Err(Verdict::NoFrontend);
+    }
+    if headers.tcp.resets() {
+        return Err(Verdict::StrayReset);
+    }
+    let choice = services::select(set)?;
+
+    let scratch = scratch::get()?;
+    scratch.forward = Connection {
+        translated: Tuple {
+            destination: choice.backend.address,
+            destination_port: choice.backend.port,
+            ..*key
+        },
+        backend: choice.id,
+        generation: choice.backend.generation,
+        service: choice.backend.service,
+        interface: 0,
+        flags: 0,
+        path: Path::Stack as u32,
+    };
+    scratch.reply = Connection {
+        translated: key.reverse(),
+        flags: Connection::REPLY | Connection::AT_EGRESS,
+        ..scratch.forward
+    };
+    match client {
+        Client::Pod => plan_pod::<P, F>(packet, key, scratch)?,
+        Client::Outside => plan_outside::<P, F>(packet, headers, choice.backend, scratch)?,
+        Client::Node => plan_node::<P, F>(packet, key, scratch)?,
+    }
+    connections::open(key, scratch)?;
+    Ok(Found {
+        connection: &scratch.forward,
+        verdict: Verdict::Opened,
+        routed: scratch.forward.path == Path::Route as u32,
+    })
+}
+
+/// A pod's packets go on through the stack, unless it chose itself.
+#[inline(always)]
+fn plan_pod<P: Packet, F: Family>(
+    packet: &P,
+    key: &Tuple,
+    Scratch { forward, reply, .. }: &mut Scratch,
+) -> Step<()> {
+    if forward.translated.destination != key.source {
+        return Ok(());
+    }
+    forward.translated.source = snat_source::<P, F>(packet, packet.interface())?;
+    for entry in [forward, reply] {
+        entry.path = Path::Bounce as u32;
+        entry.interface = packet.interface();
+    }
+    reply.flags = Connection::REPLY;
+    Ok(())
+}
+
+/// From outside, a backend elsewhere must answer through this node.
+#[inline(always)]
+fn plan_outside<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers,
+    backend: &Backend,
+    Scratch {
+        forward,
+        reply,
+        route,
+        ..
+    }: &mut Scratch,
+) -> Step<()> {
+    if backend.flags & Backend::LOCAL != 0 {
+        return Ok(());
+    }
+    let answer = route::lookup::<F>(
+        packet.context(),
+        packet.interface(),
+        &forward.translated,
+        route,
+    );
+    match answer {
+        Answer::NotForwarded => return Ok(()),
+        Answer::Prohibited => return Err(Verdict::NoRoute),
+        Answer::Resolved | Answer::Unresolved => {}
+    }
+    if interfaces::is_kind(route.interface, InterfaceKind::Pod) {
+        return Ok(());
+    }
+    sendable(packet, headers, &answer, route)?;
+    forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+    forward.path = Path::Route as u32;
+    reply.path = Path::Route as u32;
+    reply.flags = Connection::REPLY;
+    Ok(())
+}
+
+/// The node's own packets go straight to the backend; replies go straight to
+/// the socket.
+#[inline(always)]
+fn plan_node<P: Packet, F: Family>(
+    packet: &P,
+    key: &Tuple,
+    Scratch {
+        forward,
+        reply,
+        route,
+        ..
+    }: &mut Scratch,
+) -> Step<()> {
+    if let Some(owner) = interfaces::owner(&forward.translated.destination) {
+        forward.path = Path::Local as u32;
+        forward.interface = owner;
+        return Ok(());
+    }
+    match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
+        Answer::Resolved | Answer::Unresolved => {}
+        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
+    }
+    if key.source.is_loopback() {
+        forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+    }
+    forward.path = Path::Route as u32;
+    reply.flags = Connection::REPLY;
+    if let Some(owner) = owner(&key.source) {
+        reply.path = Path::Local as u32;
+        reply.interface = owner;
+    }
+    Ok(())
+}
+
+/// Interface that owns one of this node's addresses, loopback included.
+#[inline(always)]
+fn owner(address: &Address) -> Option<u32> {
+    if address.is_loopback() {
+        return Some(LOOPBACK);
+    }
+    interfaces::owner(address)
+}
+
+/// The address that packets take as their source when they leave by
+/// `interface` and must come back here.
+#[inline(always)]
+fn snat_source<P: Packet, F: Family>(packet: &P, interface: u32) -> Step<Address> {
+    let mut source = Address::default();
+    if let Some(leaving) = interfaces::interface(interface) {
+        source = F::source(leaving);
+    }
+    if source.is_zero()
+        && let Some(entering) = interfaces::interface(packet.interface())
+    {
+        source = F::source(entering);
+    }
+    if source.is_zero() {
+        return Err(Verdict::NoSourceAddress);
+    }
+    Ok(source)
+}
+
+/// Translates a packet and sends it the way its connection goes.
+#[inline(always)]
+fn send<P: Packet, F: Family>(packet: &P, headers: &Headers, found: &Found) -> Step<Sent> {
+    const STACK: u32 = Path::Stack as u32;
+    const ROUTE: u32 = Path::Route as u32;
+    const BOUNCE: u32 = Path::Bounce as u32;
+
+    let connection = found.connection;
+    let (path, interface) = (connection.path, connection.interface);
+    if matches!(P::HOOK, Hook::Xdp) && path != STACK && path != ROUTE {
+        return Err(Verdict::Deferred);
+    }
+    if path == ROUTE {
+        if !found.routed {
+            look_up_route::<P, F>(packet, headers, &connection.translated)?;
+        }
+        if !matches!(P::HOOK, Hook::TcEgress) {
+            F::hop(packet, headers.network)?;
+        }
+    }
+    rewrite::<F>(packet, headers, &connection.translated)?;
+    let action = match path {
+        STACK => P::PASS,
+        ROUTE => packet.transmit(&scratch::get()?.route)?,
+        BOUNCE => packet.bounce(interface)?,
+        _ => packet.deliver(interface)?,
+    };
+    Ok((found.verdict, action))
+}
+
+/// Leaves the route in the scratch.
+#[inline(always)]
+fn look_up_route<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers,
+    translated: &Tuple,
+) -> Step<()> {
+    let from = match P::HOOK {
+        Hook::Xdp | Hook::TcIngress => packet.interface(),
+        Hook::TcEgress => LOOPBACK,
+    };
+    let route = &mut scratch::get()?.route;
+    match route::lookup::<F>(packet.context(), from, translated, route) {
+        Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
+        answer => sendable(packet, headers, &answer, route),
+    }
+}
+
+/// XDP sends plain frames to known neighbours; the rest is for TC.
+#[inline(always)]
+fn sendable<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    answer: &Answer,
+    route: &Route,
+) -> Step<()> {
+    let plain = headers.network == ETHERNET;
+    let resolved = matches!(answer, Answer::Resolved);
+    if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && packet.can_transmit(route.interface))
+    {
+        return Err(Verdict::Deferred);
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Packets in the stack, at an interface's ingress or egress.
+
+use core::{marker::PhantomData, ptr};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT, TC_ACT_SHOT,
+        TC_ACT_UNSPEC, bpf_redir_neigh,
+    },
+    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data},
+    programs::TcContext,
+};
+use lb_common::{Hook, Verdict, checksum::Delta};
+
+use crate::{
+    counters,
+    packet::{Packet, Step, at},
+    route::{LOOPBACK, Route},
+    xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
+};
+
+pub struct Ingress;
+pub struct Egress;
+
+pub trait Direction {
+    const HOOK: Hook;
+}
+
+impl Direction for Ingress {
+    const HOOK: Hook = Hook::TcIngress;
+}
+
+impl Direction for Egress {
+    const HOOK: Hook = Hook::TcEgress;
+}
+
+pub struct Tc<D> {
+    context: TcContext,
+    direction: PhantomData<D>,
+}
+
+/// What `tc_index` says to the next egress hook, which clears it.
+const TRANSLATED: u32 = 0x4c01;
+const DELIVER: u32 = 0x4c02;
+
+/// Ethernet, two VLAN tags, the longest IPv4 header and a TCP header.
+const LONGEST_HEADERS: u32 = 14 + 8 + 60 + 20;
+
+impl<D> Tc<D> {
+    #[inline(always)]
+    #[must_use]
+    pub fn new(context: TcContext) -> Self {
+        let packet = Self {
+            context,
+            direction: PhantomData,
+        };
+        packet.linearize();
+        packet
+    }
+
+    /// Makes the headers readable where the kernel left them in fragments.
+    #[inline(always)]
+    fn linearize(&self) {
+        let linear = (self.context.data_end() - self.context.data()) as u32;
+        let wanted = self.context.len().min(LONGEST_HEADERS);
+        if linear < wanted {
+            // SAFETY: the context is the program's own. On failure the packet
+            // stays as it is and fails the bounds checks.
+            unsafe { bpf_skb_pull_data(self.context.skb.skb, wanted) };
+        }
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.context.skb.skb
+    }
+
+    #[inline(always)]
+    fn label(&self, label: u32) {
+        // SAFETY: the context is the program's own, and the field writable.
+        unsafe { ptr::write_volatile(&raw mut (*self.skb()).tc_index, label) };
+    }
+
+    #[inline(always)]
+    fn neighbour(&self, interface: u32, next_hop: *mut bpf_redir_neigh, length: i32) -> Step<i32> {
+        // SAFETY: `next_hop` is null with length 0, or a whole structure.
+        match unsafe { bpf_redirect_neigh(interface, next_hop, length, 0) } as i32 {
+            TC_ACT_REDIRECT => Ok(TC_ACT_REDIRECT),
+            _ => Err(Verdict::Refused),
+        }
+    }
+}
+
+impl Tc<Egress> {
+    /// What to do with a packet that another hook has translated and sent
+    /// here; `None` if it has not.
+    #[inline(always)]
+    #[must_use]
+    pub fn passing(&self) -> Option<i32> {
+        // SAFETY: the context is the program's own.
+        let label = unsafe { ptr::read_volatile(&raw const (*self.skb()).tc_index) };
+        if label != TRANSLATED && label != DELIVER {
+            return None;
+        }
+        counters::count(Hook::TcEgress, Verdict::Passing);
+        if label == DELIVER && self.interface() != LOOPBACK {
+            // The packet carries its route to a local socket by now; the
+            // loopback device keeps it, so input routing is not asked.
+            // SAFETY: the helper has no precondition.
+            return Some(unsafe { bpf_redirect(LOOPBACK, 0) } as i32);
+        }
+        self.label(0);
+        Some(TC_ACT_UNSPEC)
+    }
+}
+
+impl<D: Direction> Packet for Tc<D> {
+    const HOOK: Hook = D::HOOK;
+    /// Leaves the packet to the next program, as if this one were not there.
+    const PASS: i32 = TC_ACT_UNSPEC;
+    const DROP: i32 = TC_ACT_SHOT;
+
+    #[inline(always)]
+    fn context(&self) -> *mut core::ffi::c_void {
+        self.context.as_ptr()
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        (self.context.data(), self.context.data_end())
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn origin(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn fix_transport_checksum(
+        &self,
+        offset: usize,
+        udp: bool,
+        addresses: Delta,
+        ports: Delta,
+    ) -> Step<()> {
+        let (field, zero) = if udp {
+            (UDP_CHECKSUM, u64::from(BPF_F_MARK_MANGLED_0))
+        } else {
+            (TCP_CHECKSUM, 0)
+        };
+        let offset = (offset + field) as u32;
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR) | zero;
+        let (addresses, ports) = (u64::from(addresses.wsum()), u64::from(ports.wsum()));
+        // SAFETY: the context is the program's own; a size of 0 in the flags
+        // makes the helper take a difference instead of two values.
+        let result = unsafe {
+            bpf_l4_csum_replace(self.skb(), offset, 0, ports, zero)
+                | bpf_l4_csum_replace(self.skb(), offset, 0, addresses, pseudo)
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(Verdict::Refused)
+        }
+    }
+
+    #[inline(always)]
+    fn can_transmit(&self, _interface: u32) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn transmit(&self, route: &Route) -> Step<i32> {
+        self.label(TRANSLATED);
+        let mut next_hop = [
+            u32::from(route.family),
+            route.destination[0],
+            route.destination[1],
+            route.destination[2],
+            route.destination[3],
+        ];
+        const { assert!(size_of::<[u32; 5]>() == size_of::<bpf_redir_neigh>()) };
+        self.neighbour(
+            route.interface,
+            next_hop.as_mut_ptr().cast(),
+            size_of::<bpf_redir_neigh>() as i32,
+        )
+    }
+
+    #[inline(always)]
+    fn bounce(&self, interface: u32) -> Step<i32> {
+        // SAFETY: `at` has checked the bounds.
+        let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(self, 0)? };
+        *macs = [macs[1], macs[0]];
+        self.label(TRANSLATED);
+        // SAFETY: the helper has no precondition.
+        Ok(unsafe { bpf_redirect(interface, 0) } as i32)
+    }
+
+    #[inline(always)]
+    fn deliver(&self, interface: u32) -> Step<i32> {
+        self.label(DELIVER);
+        self.neighbour(interface, ptr::null_mut(), 0)
+    }
+}
