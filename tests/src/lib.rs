@@ -1,1 +1,3 @@
-//! The lab.
+//! The lab of network namespaces and the demo that runs in it.
+
+pub mod lab;
