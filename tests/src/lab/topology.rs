@@ -135,7 +135,7 @@ impl Lab {
         self.id().folder()
     }
 
-    /// Makes a pod on a node. Names are unique in the lab.
+    /// Makes a pod on a node. Names are unique in the lab, its hosts included.
     ///
     /// # Errors
     /// The name is taken, or the node has 253 pods.
