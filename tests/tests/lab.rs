@@ -91,6 +91,28 @@ fn every_place_reaches_every_other_with_good_checksums() {
 }
 
 #[test]
+fn what_stands_for_a_nic_finishes_its_checksums() {
+    let lab = lab().unwrap();
+    let a = lab.pod("a").unwrap();
+    let outside = Capture::start(&lab.router().netns, &["lan0"]).unwrap();
+    let inside = Capture::start(&lab.node(1).netns, &["veth-a"]).unwrap();
+    let to = a.socket(Family::V4, PORT);
+    lab.client().exchange(Protocol::Udp, to).unwrap();
+    let finished = |capture: Capture| {
+        let frames = capture.stop().unwrap().frames;
+        let is_udp = |bytes: &[u8]| bytes[12..14] == [8, 0] && bytes[23] == 17;
+        let udp = frames.iter().filter(|frame| is_udp(&frame.bytes));
+        udp.map(|frame| frame.finished).collect::<Vec<_>>()
+    };
+    assert_eq!(finished(outside), [true, true]);
+    assert_eq!(
+        finished(inside),
+        [true, false],
+        "a pod leaves it to the veth"
+    );
+}
+
+#[test]
 fn kept_connections_transfer_both_ways() {
     let lab = lab().unwrap();
     let [a, c] = ["a", "c"].map(|name| lab.pod(name).unwrap());
@@ -108,7 +130,7 @@ fn kept_connections_transfer_both_ways() {
     client.exchange(b"still here").unwrap();
 
     let options = LoadOptions {
-        kept: 200,
+        kept: 1000,
         fresh: 2,
         ..LoadOptions::default()
     };
@@ -117,7 +139,7 @@ fn kept_connections_transfer_both_ways() {
     let report = load.stop();
     assert_eq!(report.failures, [""; 0]);
     assert!(
-        report.connections > 200 && report.exchanges > 1000,
+        report.connections > 1000 && report.exchanges > 2000,
         "{report:?}"
     );
 }

@@ -11,8 +11,11 @@ use anyhow::Result;
 use clap::Parser;
 use lb_tests::{
     demo::{Cluster, ClusterOptions, Path, Target, connections, frontends, rows},
-    lab::{Family, LabOptions, Protocol, clean_up_on_signal},
+    lab::{Exchange, Family, LabOptions, Protocol, clean_up_on_signal},
 };
+
+/// Longest wait for one reply of the background load, which the view awaits.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Brings up a cluster of network namespaces with example Services.
 #[derive(Parser)]
@@ -92,23 +95,21 @@ fn show(cluster: &mut Cluster, load: usize) -> Result<()> {
     );
     let mut turn = 0;
     let mut shown = String::new();
+    let mut unreadable = Vec::new();
     loop {
         let ways = cluster.ways()?;
         let failures = send(&ways, turn, load);
         turn += load;
         let statuses = cluster.statuses()?;
-        let mut view = connections(&statuses);
-        for problem in statuses
-            .iter()
-            .flat_map(|status| &status.problems)
-            .chain(&failures)
-        {
+        let mut view = connections(&statuses, cluster.lab());
+        let problems = statuses.iter().flat_map(|status| &status.problems);
+        for problem in problems.chain(&unreadable).chain(&failures) {
             view.push_str(problem);
             view.push('\n');
         }
         present(&view, &mut shown);
-        for problem in cluster.follow(Duration::from_secs(1))? {
-            println!("{problem}");
+        if let Some(problems) = cluster.follow(Duration::from_secs(1))? {
+            unreadable = problems;
         }
     }
 }
@@ -116,13 +117,10 @@ fn show(cluster: &mut Cluster, load: usize) -> Result<()> {
 /// Sends one request over each of the next `load` ways.
 fn send(ways: &[(Path<'_>, Target)], turn: usize, load: usize) -> Vec<String> {
     let mut failures = Vec::new();
-    for (place, target) in ways
-        .iter()
-        .cycle()
-        .skip(turn % ways.len().max(1))
-        .take(load)
-    {
-        if let Err(error) = place.host().exchange(target.protocol, target.to) {
+    let next = ways.iter().cycle().skip(turn % ways.len().max(1));
+    for (place, target) in next.take(load) {
+        let exchange = Exchange::new(target.protocol, target.to).timeout(PATIENCE);
+        if let Err(error) = exchange.run_in(&place.host().netns) {
             let from = &place.host().name;
             failures.push(format!(
                 "{from} to {} {}: {error}",
@@ -160,7 +158,7 @@ fn commands(cluster: &Cluster) -> Result<String> {
             if let Some((_, target)) = ways.iter().find(is_wanted) {
                 let netns = place.host().netns.path();
                 let line = format!(
-                    "  nsenter --net={} curl -g http://{}/\n",
+                    "  nsenter --net={} curl -g 'http://{}/'\n",
                     netns.display(),
                     target.to
                 );

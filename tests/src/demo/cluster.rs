@@ -93,19 +93,19 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// Waits up to `limit` for changes of the folder and follows them; gives
-    /// one line for each file that cannot be read.
+    /// Waits up to `limit` for changes of the folder and follows them; after a
+    /// change, gives one line for each file that cannot be read.
     ///
     /// # Errors
     /// A pod cannot be made or removed.
-    pub fn follow(&mut self, limit: Duration) -> Result<Vec<String>> {
+    pub fn follow(&mut self, limit: Duration) -> Result<Option<Vec<String>>> {
         if self.changes.recv_timeout(limit).is_err() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         while self.changes.recv_timeout(SETTLE).is_ok() {}
         let (workloads, problems) = self.folder.read()?;
         self.controller.reconcile(&workloads)?;
-        Ok(problems)
+        Ok(Some(problems))
     }
 
     /// What each node's agent says.

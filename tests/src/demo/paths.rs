@@ -200,18 +200,9 @@ fn node_named<'a>(lab: &'a Lab, name: &str) -> Option<&'a Host> {
 }
 
 fn backend_names(target: &Target, lab: &Lab) -> BTreeSet<String> {
-    let pods = lab.pods();
-    pods.iter()
-        .map(|pod| &pod.host)
-        .chain(lab.nodes())
-        .chain([lab.client()])
-        .filter(|host| {
-            target
-                .backends
-                .iter()
-                .any(|address| host.addresses.contains(*address))
-        })
-        .map(|host| host.name.clone())
+    let addresses = target.backends.iter();
+    addresses
+        .filter_map(|address| lab.host_at(*address))
         .collect()
 }
 

@@ -1,11 +1,12 @@
 //! Tables for people.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
     paths::Row,
     status::{Service, ServicePort, Status},
 };
+use crate::lab::Lab;
 
 /// Services, their frontends and endpoints, as one node has them.
 #[must_use]
@@ -15,12 +16,13 @@ pub fn frontends(status: &Status) -> String {
         for port in &service.ports {
             let frontends = port.frontends.iter().map(|frontend| {
                 let error = frontend.error.as_deref().map(|error| format!(" ({error})"));
-                let socket = std::net::SocketAddr::new(frontend.address, frontend.port);
+                let socket = SocketAddr::new(frontend.address, frontend.port);
                 format!("{} {socket}{}", frontend.kind, error.unwrap_or_default())
             });
-            let endpoints = port.backends.iter().map(|backend| {
-                std::net::SocketAddr::new(backend.address, backend.port).to_string()
-            });
+            let endpoints = port
+                .backends
+                .iter()
+                .map(|backend| SocketAddr::new(backend.address, backend.port).to_string());
             add_columns(
                 &mut lines,
                 [service_name(service), service.kind.clone(), port_name(port)],
@@ -32,22 +34,38 @@ pub fn frontends(status: &Status) -> String {
     table(&lines)
 }
 
-/// Connections per backend, summed over the nodes.
+/// Connections per backend, summed over nodes and families; one line a service
+/// port, so that a screen holds it.
 #[must_use]
-pub fn connections(statuses: &[Status]) -> String {
-    let mut sums: BTreeMap<[String; 3], u64> = BTreeMap::new();
+pub fn connections(statuses: &[Status], lab: &Lab) -> String {
+    let mut sums: BTreeMap<[String; 3], BTreeMap<String, u64>> = BTreeMap::new();
     for service in statuses.iter().flat_map(|status| &status.services) {
         for port in &service.ports {
+            let key = [
+                service_name(service),
+                port.name.clone(),
+                port.protocol.to_string(),
+            ];
+            let sums = sums.entry(key).or_default();
             for backend in &port.backends {
-                let socket = std::net::SocketAddr::new(backend.address, backend.port);
-                let key = [service_name(service), port_name(port), socket.to_string()];
-                *sums.entry(key).or_default() += backend.connections;
+                let host = lab.host_at(backend.address);
+                let name = host.unwrap_or_else(|| backend.address.to_string());
+                *sums.entry(name).or_default() += backend.connections;
             }
         }
     }
-    let mut lines = vec![cells(["SERVICE", "PORT", "BACKEND", "CONNECTIONS"])];
-    for ([service, port, backend], count) in sums {
-        lines.push(vec![service, port, backend, count.to_string()]);
+    let mut lines = vec![cells([
+        "SERVICE",
+        "PORT",
+        "PROTO",
+        "CONNECTIONS PER BACKEND",
+    ])];
+    for (key, sums) in sums {
+        let sums: Vec<_> = sums
+            .iter()
+            .map(|(name, count)| format!("{name}={count}"))
+            .collect();
+        lines.push([key.as_slice(), &[sums.join(" ")]].concat());
     }
     table(&lines)
 }

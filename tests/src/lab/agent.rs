@@ -67,6 +67,19 @@ impl Lab {
     /// # Errors
     /// There is no agent binary, or it cannot be started.
     pub fn start_agent(&self, node: u8, arguments: &[&str]) -> Result<AgentProcess> {
+        self.start_agent_from(&agent_binary()?, node, arguments)
+    }
+
+    /// As [`Self::start_agent`], with a binary of the caller's choice.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn start_agent_from(
+        &self,
+        binary: &Path,
+        node: u8,
+        arguments: &[&str],
+    ) -> Result<AgentProcess> {
         let name = &self.node(node).name;
         let socket = self.agent_socket(node);
         let mut all: Vec<String> = ["run", "--node-name", name, "--bpffs"]
@@ -79,7 +92,7 @@ impl Lab {
         let mut agent = AgentProcess {
             node: name.clone(),
             netns: self.node(node).netns.clone(),
-            binary: agent_binary()?,
+            binary: binary.to_owned(),
             arguments: all,
             socket,
             log: self.folder().join(format!("{name}.log")),
@@ -238,10 +251,8 @@ fn get(socket: &Path, path: &str) -> Result<String> {
     let mut stream = UnixStream::connect(socket)
         .with_context(|| format!("connecting to {}", socket.display()))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n"
-    )?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut response = String::new();
     stream.read_to_string(&mut response)?;
     let (head, body) = response

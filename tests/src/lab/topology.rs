@@ -185,6 +185,17 @@ impl Lab {
         self.pods_mut().by_name.values().cloned().collect()
     }
 
+    /// Name of the pod, node or client that has an address.
+    #[must_use]
+    pub fn host_at(&self, address: IpAddr) -> Option<String> {
+        let pods = self.pods();
+        let pods = pods.iter().map(|pod| &pod.host);
+        pods.chain(&self.nodes)
+            .chain([&self.client])
+            .find(|host| host.addresses.contains(address))
+            .map(|host| host.name.clone())
+    }
+
     /// Serves ports of a host, in both families, until the pod or the lab goes;
     /// see [`super::Exchange`] for what is answered.
     ///
