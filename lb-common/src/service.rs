@@ -97,12 +97,18 @@ layout! {
     pub struct Interface: 40 {
         /// [`InterfaceKind`].
         pub kind: u32,
-        pub reserved: u32,
+        pub flags: u32,
         /// Source of SNAT out of this interface: its own address, else the
         /// node's; zero if there is none.
         pub v4: Address,
         pub v6: Address,
     }
+}
+
+impl Interface {
+    /// XDP frames go out by redirect, even where they came in: a veth wakes
+    /// its peer after `XDP_TX` only if that runs an XDP program too.
+    pub const REDIRECT: u32 = 1;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +130,14 @@ mod tests {
     fn slice_packs_both_ways() {
         for slice in [
             Slice { base: 0, count: 0 },
-            Slice { base: u32::MAX, count: 1 },
-            Slice { base: 7, count: u32::MAX },
+            Slice {
+                base: u32::MAX,
+                count: 1,
+            },
+            Slice {
+                base: 7,
+                count: u32::MAX,
+            },
         ] {
             assert_eq!(Slice::unpack(slice.pack()), slice);
         }

@@ -42,7 +42,12 @@ pub(crate) fn remove(tuple: &Tuple) {
 #[inline(always)]
 pub(crate) fn close(connection: &mut Connection) {
     // SAFETY: one aligned word of the map; the bit is only ever set.
-    unsafe { ptr::write_volatile(&raw mut connection.flags, connection.flags | Connection::CLOSING) };
+    unsafe {
+        ptr::write_volatile(
+            &raw mut connection.flags,
+            connection.flags | Connection::CLOSING,
+        )
+    };
 }
 
 /// Enters both directions. `forward.translated` may get another source port,

@@ -5,7 +5,7 @@ use lb_common::{Address, Interface, Tuple, Verdict, checksum::Delta};
 use crate::{
     headers::{Headers, TCP, UDP, transport},
     packet::{Packet, Step, at},
-    route::Route,
+    route::{LOOPBACK, Route},
 };
 
 pub(crate) trait Family {
@@ -26,6 +26,15 @@ pub(crate) trait Family {
 
     /// What the interface offers as the source of SNAT.
     fn source(interface: &Interface) -> Address;
+
+    /// Interface that leads a packet to a socket of this node, given the one
+    /// that owns its destination address.
+    ///
+    /// `bpf_redirect_neigh` looks a route up. For IPv4 it finds the local one
+    /// only by way of the owner, and then resolves the neighbour on the
+    /// loopback device that the route names; for IPv6 it finds it either way,
+    /// but resolves the neighbour on the device it is given.
+    fn delivery(owner: u32) -> u32;
 }
 
 pub(crate) struct V4;
@@ -133,6 +142,11 @@ impl Family for V4 {
     fn source(interface: &Interface) -> Address {
         interface.v4
     }
+
+    #[inline(always)]
+    fn delivery(owner: u32) -> u32 {
+        owner
+    }
 }
 
 impl Family for V6 {
@@ -186,6 +200,11 @@ impl Family for V6 {
     #[inline(always)]
     fn source(interface: &Interface) -> Address {
         interface.v6
+    }
+
+    #[inline(always)]
+    fn delivery(_owner: u32) -> u32 {
+        LOOPBACK
     }
 }
 

@@ -1,9 +1,6 @@
 //! Interfaces and addresses of this node.
 
-use aya_ebpf::{
-    btf_maps::HashMap,
-    macros::btf_map,
-};
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use lb_common::{Address, Interface, InterfaceKind, maps};
 
 /// Elements are allocated as they are needed.

@@ -114,8 +114,7 @@ fn is_outdated(headers: &Headers, connection: &Connection) -> bool {
     }
     let closing = |connection: &Connection| connection.flags & Connection::CLOSING != 0;
     closing(connection)
-        || connections::get(&connection.translated.reverse())
-            .is_none_or(|reply| closing(reply))
+        || connections::get(&connection.translated.reverse()).is_none_or(|reply| closing(reply))
 }
 
 /// Who sends the first packet of a connection.
@@ -258,7 +257,7 @@ fn plan_node<P: Packet, F: Family>(
 ) -> Step<()> {
     if let Some(owner) = interfaces::owner(&forward.translated.destination) {
         forward.path = Path::Local as u32;
-        forward.interface = owner;
+        forward.interface = F::delivery(owner);
         return Ok(());
     }
     match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
@@ -272,7 +271,7 @@ fn plan_node<P: Packet, F: Family>(
     reply.flags = Connection::REPLY;
     if let Some(owner) = owner(&key.source) {
         reply.path = Path::Local as u32;
-        reply.interface = owner;
+        reply.interface = F::delivery(owner);
     }
     Ok(())
 }
@@ -355,12 +354,7 @@ fn look_up_route<P: Packet, F: Family>(
 
 /// XDP sends plain frames to known neighbours; the rest is for TC.
 #[inline(always)]
-fn sendable<P: Packet>(
-    packet: &P,
-    headers: &Headers,
-    answer: &Answer,
-    route: &Route,
-) -> Step<()> {
+fn sendable<P: Packet>(packet: &P, headers: &Headers, answer: &Answer, route: &Route) -> Step<()> {
     let plain = headers.network == ETHERNET;
     let resolved = matches!(answer, Answer::Resolved);
     if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && packet.can_transmit(route.interface))

@@ -9,11 +9,7 @@ use crate::{
 };
 
 #[inline(always)]
-pub(crate) fn rewrite<F: Family>(
-    packet: &impl Packet,
-    headers: &Headers,
-    new: &Tuple,
-) -> Step<()> {
+pub(crate) fn rewrite<F: Family>(packet: &impl Packet, headers: &Headers, new: &Tuple) -> Step<()> {
     let old = &headers.tuple;
     let addresses = Delta::new()
         .longs(&old.source.words, &new.source.words)

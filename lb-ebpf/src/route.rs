@@ -77,9 +77,9 @@ pub(crate) fn lookup<F: Family>(
     match answer as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => Answer::Resolved,
         BPF_FIB_LKUP_RET_NO_NEIGH => Answer::Unresolved,
-        BPF_FIB_LKUP_RET_BLACKHOLE
-        | BPF_FIB_LKUP_RET_UNREACHABLE
-        | BPF_FIB_LKUP_RET_PROHIBIT => Answer::Prohibited,
+        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
+            Answer::Prohibited
+        }
         _ => Answer::NotForwarded,
     }
 }

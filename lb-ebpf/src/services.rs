@@ -12,8 +12,7 @@ use lb_common::{Backend, Frontend, FrontendKey, Slice, Tuple, Verdict, maps};
 use crate::{interfaces::NO_PREALLOC, packet::Step};
 
 #[btf_map]
-static FRONTENDS: HashMap<FrontendKey, Frontend, { maps::FRONTENDS }, NO_PREALLOC> =
-    HashMap::new();
+static FRONTENDS: HashMap<FrontendKey, Frontend, { maps::FRONTENDS }, NO_PREALLOC> = HashMap::new();
 
 #[btf_map]
 static SLOTS: Array<u32, { maps::SLOTS }> = Array::new();

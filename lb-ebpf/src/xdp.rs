@@ -1,12 +1,12 @@
 //! Packets at a driver's receive side.
 
 use aya_ebpf::{
+    EbpfContext as _,
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
     helpers::bpf_redirect,
     programs::XdpContext,
 };
-use aya_ebpf::EbpfContext as _;
-use lb_common::{Hook, InterfaceKind, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
 
 use crate::{
     interfaces,
@@ -84,7 +84,9 @@ impl Packet for Xdp {
         let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(self, 0)? };
         macs[0] = route.destination_mac;
         macs[1] = route.source_mac;
-        if route.interface == self.interface() {
+        let by_redirect = interfaces::interface(route.interface)
+            .is_none_or(|interface| interface.flags & Interface::REDIRECT != 0);
+        if route.interface == self.interface() && !by_redirect {
             return Ok(XDP_TX.cast_signed());
         }
         // SAFETY: the helper has no precondition.

@@ -1,0 +1,383 @@
+//! Programs on interfaces: links that are pinned, replaced in place, and
+//! removed when their interface is no longer ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{
+            NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact,
+            qdisc_detach_program,
+        },
+        xdp::XdpLink,
+    },
+    util::KernelVersion,
+};
+use clap::ValueEnum;
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{
+    DataplaneError, bpffs,
+    load::{EGRESS, INGRESS, XDP, program},
+};
+use crate::interfaces::{Interface, Kind};
+
+const LOOPBACK: u32 = 1;
+
+/// Where our filter sits among others of a clsact qdisc.
+const PRIORITY: u16 = 0x4c42;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+/// `--xdp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum XdpModeOption {
+    /// Native where the driver can, else none: TC does it all.
+    Auto,
+    Native,
+    Generic,
+    Off,
+}
+
+/// `--tc`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TcModeOption {
+    /// TCX links from Linux 6.6 on, else a clsact qdisc.
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    Native,
+    Generic,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcMode {
+    Tcx,
+    Clsact,
+}
+
+/// An interface with programs on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Attached {
+    pub name: String,
+    pub index: u32,
+    pub kind: Kind,
+    pub xdp: XdpMode,
+    pub tc: TcMode,
+}
+
+/// An interface that could not be brought under control.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("interface {interface}: {reason}")]
+pub struct AttachmentError {
+    pub interface: String,
+    pub reason: String,
+}
+
+pub(super) struct Attachments {
+    pins: PathBuf,
+    xdp: XdpModeOption,
+    tc: TcMode,
+    attached: BTreeMap<u32, Attached>,
+}
+
+impl Attachments {
+    pub(super) fn new(pins: &Path, xdp: XdpModeOption, tc: TcModeOption) -> Self {
+        let tc = match tc {
+            TcModeOption::Tcx => TcMode::Tcx,
+            TcModeOption::Clsact => TcMode::Clsact,
+            TcModeOption::Auto => {
+                if KernelVersion::current()
+                    .is_ok_and(|version| version >= KernelVersion::new(6, 6, 0))
+                {
+                    TcMode::Tcx
+                } else {
+                    TcMode::Clsact
+                }
+            }
+        };
+        Self {
+            pins: bpffs::links(pins),
+            xdp,
+            tc,
+            attached: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn list(&self) -> Vec<Attached> {
+        self.attached.values().cloned().collect()
+    }
+
+    pub(super) fn sync(
+        &mut self,
+        ebpf: &mut Ebpf,
+        interfaces: &[Interface],
+    ) -> Vec<AttachmentError> {
+        let mut errors = Vec::new();
+        let mut wanted = BTreeSet::new();
+        for interface in interfaces {
+            match self.attach(ebpf, interface, &mut wanted) {
+                Ok(attached) => {
+                    self.attached.insert(interface.index, attached);
+                }
+                Err(reason) => errors.push(AttachmentError {
+                    interface: interface.name.clone(),
+                    reason,
+                }),
+            }
+        }
+        self.attached
+            .retain(|index, _| interfaces.iter().any(|interface| interface.index == *index));
+        for path in bpffs::files(&self.pins) {
+            let ours = path.file_name().and_then(|name| name.to_str());
+            if ours.is_some_and(|name| wanted.contains(name)) {
+                continue;
+            }
+            if let Err(error) = fs::remove_file(&path) {
+                errors.push(AttachmentError {
+                    interface: path.display().to_string(),
+                    reason: format!("link not unpinned: {error}"),
+                });
+            }
+        }
+        errors
+    }
+
+    /// Attaches what the interface's kind asks for; adds the names of its pins
+    /// to `wanted`, also of those that fail, so that nothing that works is
+    /// removed.
+    fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        wanted: &mut BTreeSet<String>,
+    ) -> Result<Attached, String> {
+        let done = self.attached.get(&interface.index);
+        let done = done.filter(|done| done.name == interface.name && done.kind == interface.kind);
+        let mut hooks = vec![(EGRESS, TcAttachType::Egress)];
+        if interface.index != LOOPBACK {
+            hooks.push((INGRESS, TcAttachType::Ingress));
+        }
+        if self.tc == TcMode::Tcx {
+            wanted.extend(
+                hooks
+                    .iter()
+                    .map(|(name, _)| pin_name(interface.index, name)),
+            );
+        }
+        if let Some(done) = done {
+            if done.xdp != XdpMode::Off {
+                wanted.insert(xdp_pin_name(interface.index, done.xdp));
+            }
+            return Ok(done.clone());
+        }
+        for (name, direction) in hooks {
+            let result = match self.tc {
+                TcMode::Tcx => self.attach_tcx(ebpf, interface, name, direction),
+                TcMode::Clsact => attach_clsact(ebpf, interface, name, direction),
+            };
+            result.map_err(|error| format!("{name}: {error}"))?;
+        }
+        let xdp = if interface.kind == Kind::Uplink {
+            self.attach_xdp(ebpf, interface, wanted)?
+        } else {
+            XdpMode::Off
+        };
+        tracing::info!(interface = %interface.name, kind = ?interface.kind, ?xdp, tc = ?self.tc, "attached");
+        Ok(Attached {
+            name: interface.name.clone(),
+            index: interface.index,
+            kind: interface.kind,
+            xdp,
+            tc: self.tc,
+        })
+    }
+
+    fn attach_tcx(
+        &self,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        name: &'static str,
+        direction: TcAttachType,
+    ) -> Result<(), Failure> {
+        let classifier: &mut SchedClassifier = program(ebpf, name)?;
+        let path = self.pins.join(pin_name(interface.index, name));
+        if let Some(link) = pinned(&path)? {
+            let link = SchedClassifierLink::try_from(link)?;
+            match classifier.attach_to_link(link) {
+                Ok(id) => {
+                    drop(classifier.take_link(id)?);
+                    return Ok(());
+                }
+                Err(error) => discard(&path, &error)?,
+            }
+        }
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let id = classifier.attach_with_options(&interface.name, direction, options)?;
+        let link: FdLink = classifier.take_link(id)?.try_into()?;
+        link.pin(&path)?;
+        Ok(())
+    }
+
+    fn attach_xdp(
+        &self,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        wanted: &mut BTreeSet<String>,
+    ) -> Result<XdpMode, String> {
+        let modes: &[XdpMode] = match self.xdp {
+            XdpModeOption::Off => &[],
+            XdpModeOption::Auto | XdpModeOption::Native => &[XdpMode::Native],
+            XdpModeOption::Generic => &[XdpMode::Generic],
+        };
+        for &mode in modes {
+            let pin = xdp_pin_name(interface.index, mode);
+            match self.attach_xdp_mode(ebpf, interface, mode, &pin) {
+                Ok(()) => {
+                    wanted.insert(pin);
+                    return Ok(mode);
+                }
+                Err(error) if self.xdp == XdpModeOption::Auto => {
+                    tracing::info!(interface = %interface.name, %error, "no native XDP, TC does it all");
+                }
+                Err(error) => return Err(format!("{XDP} in mode {mode:?}: {error}")),
+            }
+        }
+        Ok(XdpMode::Off)
+    }
+
+    fn attach_xdp_mode(
+        &self,
+        ebpf: &mut Ebpf,
+        interface: &Interface,
+        mode: XdpMode,
+        pin: &str,
+    ) -> Result<(), Failure> {
+        let xdp: &mut Xdp = program(ebpf, XDP)?;
+        let path = self.pins.join(pin);
+        if let Some(link) = pinned(&path)? {
+            match xdp.attach_to_link(XdpLink::try_from(link)?) {
+                Ok(id) => {
+                    drop(xdp.take_link(id)?);
+                    return Ok(());
+                }
+                Err(error) => discard(&path, &error)?,
+            }
+        }
+        // A link of another mode would keep the interface busy.
+        for other in [XdpMode::Native, XdpMode::Generic] {
+            let other = self.pins.join(xdp_pin_name(interface.index, other));
+            if other != path && other.exists() {
+                fs::remove_file(&other)?;
+            }
+        }
+        let mode = match mode {
+            XdpMode::Generic => aya::programs::XdpMode::Skb,
+            XdpMode::Native | XdpMode::Off => aya::programs::XdpMode::Driver,
+        };
+        let id = xdp.attach_to_if_index(interface.index, mode)?;
+        let link: FdLink = xdp.take_link(id)?.try_into()?;
+        link.pin(&path)?;
+        Ok(())
+    }
+}
+
+/// Takes our filters off every interface of this namespace.
+pub(super) fn detach_clsact() {
+    let Ok(interfaces) = nix::net::if_::if_nameindex() else {
+        return;
+    };
+    for interface in &interfaces {
+        let Ok(name) = interface.name().to_str() else {
+            continue;
+        };
+        for (program, direction) in [
+            (EGRESS, TcAttachType::Egress),
+            (INGRESS, TcAttachType::Ingress),
+        ] {
+            // Most interfaces have no such filter.
+            let _ = qdisc_detach_program(name, direction, program);
+        }
+    }
+}
+
+fn attach_clsact(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    name: &'static str,
+    direction: TcAttachType,
+) -> Result<(), Failure> {
+    let classifier: &mut SchedClassifier = program(ebpf, name)?;
+    // Fails if there is one already, which is as good.
+    let _ = qdisc_add_clsact(&interface.name);
+    let link = SchedClassifierLink::attached(&interface.name, direction, PRIORITY, HANDLE, None)?;
+    let id = match classifier.attach_to_link(link) {
+        Ok(id) => id,
+        Err(_) => {
+            let options = TcAttachOptions::Netlink(NlOptions {
+                priority: PRIORITY,
+                handle: HANDLE,
+                classid: None,
+            });
+            classifier.attach_with_options(&interface.name, direction, options)?
+        }
+    };
+    // Dropped, it would take the filter off; the qdisc holds it now.
+    std::mem::forget(classifier.take_link(id)?);
+    Ok(())
+}
+
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Pin(#[from] aya::pin::PinError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+}
+
+fn pinned(path: &Path) -> Result<Option<FdLink>, Failure> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(FdLink::from(PinnedLink::from_pin(path)?)))
+}
+
+/// Unpins a link that takes no program: its interface is gone, and the index
+/// was given to another.
+fn discard(path: &Path, error: &ProgramError) -> io::Result<()> {
+    tracing::info!(path = %path.display(), %error, "stale link, attaching anew");
+    fs::remove_file(path)
+}
+
+fn pin_name(index: u32, program: &str) -> String {
+    format!("{index}_{program}")
+}
+
+fn xdp_pin_name(index: u32, mode: XdpMode) -> String {
+    let mode = match mode {
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+        XdpMode::Off => "off",
+    };
+    format!("{index}_{XDP}_{mode}")
+}

@@ -1,0 +1,130 @@
+//! Loads the object; adopts pinned maps of the same layout.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapError},
+    programs::{ProgramError, SchedClassifier, Xdp},
+};
+use lb_common::maps;
+
+use super::{Dataplane, DataplaneError, Options, attach::Attachments, bpffs};
+
+pub(super) const XDP: &str = "lb_xdp";
+pub(super) const INGRESS: &str = "lb_ingress";
+pub(super) const EGRESS: &str = "lb_egress";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
+
+pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
+    bpffs::prepare(&options.bpffs)?;
+    let pins = &options.bpffs;
+    discard_misfits(pins);
+    let adopted = maps::ALL.iter().any(|map| pin(pins, map).exists());
+
+    let mut loader = EbpfLoader::new();
+    let level: u8 = if options.trace_packets { u8::MAX } else { 0 };
+    loader.override_global("AYA_LOG_LEVEL", &level, false);
+    for map in &maps::ALL {
+        loader.map_pin_path(map.name, pin(pins, map));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
+    load_programs(&mut ebpf)?;
+    Ok(Dataplane {
+        frontends: take(&mut ebpf, "FRONTENDS")?,
+        slots: take(&mut ebpf, "SLOTS")?,
+        backends: take(&mut ebpf, "BACKENDS")?,
+        connections: take(&mut ebpf, "CONNECTIONS")?,
+        interfaces: take(&mut ebpf, "INTERFACES")?,
+        local_addresses: take(&mut ebpf, "LOCAL_ADDRESSES")?,
+        counters: take(&mut ebpf, "COUNTERS")?,
+        attachments: Attachments::new(pins, options.xdp, options.tc),
+        pins: pins.clone(),
+        adopted,
+        ebpf,
+    })
+}
+
+/// Pinned maps that this version would not write.
+pub(super) fn foreign_maps(pins: &Path) -> Vec<PathBuf> {
+    let ours: Vec<PathBuf> = maps::ALL.iter().map(|map| pin(pins, map)).collect();
+    let mut foreign = bpffs::files(&bpffs::maps(pins));
+    foreign.retain(|path| !ours.contains(path));
+    foreign
+}
+
+/// The name says the layout: other layouts have other names.
+fn pin(pins: &Path, map: &maps::Map) -> PathBuf {
+    bpffs::maps(pins).join(format!("{}_{:016x}", map.name, map.fingerprint()))
+}
+
+/// Unpins what bears one of our names and is something else: someone put it
+/// there. It would be misread, or fail the load.
+fn discard_misfits(pins: &Path) {
+    for map in &maps::ALL {
+        let path = pin(pins, map);
+        if !path.exists() || fits(&path, map) {
+            continue;
+        }
+        tracing::warn!(path = %path.display(), "pinned map is not what its name says, starting anew");
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "not removed");
+        }
+    }
+}
+
+fn fits(path: &Path, map: &maps::Map) -> bool {
+    let Ok(info) = aya::maps::MapInfo::from_pin(path) else {
+        return false;
+    };
+    let size = |layout: &str| match layout {
+        "u32" => Some(4),
+        "u64" => Some(8),
+        layout => layout.split([':', '{']).nth(1)?.parse::<u32>().ok(),
+    };
+    info.max_entries() == map.max_entries
+        && Some(info.key_size()) == size(map.key)
+        && Some(info.value_size()) == size(map.value)
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
+    fn refused(program: &'static str) -> impl Fn(ProgramError) -> DataplaneError {
+        move |error| DataplaneError::Program {
+            program,
+            reason: format!("{:#}", anyhow::Error::new(error)),
+        }
+    }
+    let xdp: &mut Xdp = program(ebpf, XDP)?;
+    xdp.load().map_err(refused(XDP))?;
+    for name in [INGRESS, EGRESS] {
+        let classifier: &mut SchedClassifier = program(ebpf, name)?;
+        classifier.load().map_err(refused(name))?;
+    }
+    Ok(())
+}
+
+pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, DataplaneError>
+where
+    T: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(DataplaneError::Incomplete {
+            what: "program",
+            name,
+        })
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DataplaneError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or(DataplaneError::Incomplete { what: "map", name })?;
+    T::try_from(map).map_err(|source| DataplaneError::Map { map: name, source })
+}

@@ -1,0 +1,208 @@
+//! The kernel side as the agent sees it: programs, maps, pins, attachments.
+//!
+//! Architecture Invariant: aya types stay in this module.
+
+mod attach;
+mod bpffs;
+mod load;
+mod tables;
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray};
+use lb_common::{
+    Address, Backend, Connection, Frontend, FrontendKey, Hook, Interface, Tuple, Verdict,
+};
+use thiserror::Error;
+
+use self::attach::Attachments;
+pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
+use crate::interfaces;
+
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    #[error("{path}: {source}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not on a BPF filesystem; mount one with `mount -t bpf bpf /sys/fs/bpf`")]
+    NotBpffs { path: PathBuf },
+    #[error("the kernel refused program {program}: {reason}")]
+    Program {
+        program: &'static str,
+        reason: String,
+    },
+    #[error("the object lacks {what} {name}; it was built from other sources")]
+    Incomplete {
+        what: &'static str,
+        name: &'static str,
+    },
+    #[error(transparent)]
+    Load(#[from] Box<aya::EbpfError>),
+    #[error("map {map}: {source}")]
+    Map {
+        map: &'static str,
+        #[source]
+        source: aya::maps::MapError,
+    },
+}
+
+/// Where and how to attach.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder for pins, on a BPF filesystem.
+    pub bpffs: PathBuf,
+    pub xdp: XdpModeOption,
+    pub tc: TcModeOption,
+    /// Log every packet's verdict. For a person who looks, never for load.
+    pub trace_packets: bool,
+}
+
+/// Loaded programs and their maps. Dropping it leaves all of it working in
+/// the kernel.
+pub struct Dataplane {
+    frontends: BpfHashMap<MapData, FrontendKey, Frontend>,
+    slots: Array<MapData, u32>,
+    backends: Array<MapData, Backend>,
+    connections: BpfHashMap<MapData, Tuple, Connection>,
+    interfaces: BpfHashMap<MapData, u32, Interface>,
+    local_addresses: BpfHashMap<MapData, Address, u32>,
+    counters: PerCpuArray<MapData, u64>,
+    attachments: Attachments,
+    pins: PathBuf,
+    /// Whether maps of an earlier agent were found and taken over.
+    adopted: bool,
+    ebpf: aya::Ebpf,
+}
+
+/// A connection from the client's side, as the table holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenConnection {
+    pub original: Tuple,
+    pub connection: Connection,
+}
+
+impl Dataplane {
+    /// Loads the programs and opens the maps, those of an earlier agent if
+    /// they are of this version's layout. Attaches nothing.
+    pub fn open(options: &Options) -> Result<Self, DataplaneError> {
+        load::open(options)
+    }
+
+    /// Makes programs run on exactly these interfaces, and tells them about
+    /// each. What an earlier version left attached is replaced in place.
+    /// Interfaces that fail are reported and left for the next call.
+    pub fn sync_interfaces(
+        &mut self,
+        interfaces: &[interfaces::Interface],
+    ) -> Vec<AttachmentError> {
+        let mut errors = self.write_interfaces(interfaces);
+        errors.extend(self.attachments.sync(&mut self.ebpf, interfaces));
+        errors
+    }
+
+    /// Interfaces with programs on them.
+    #[must_use]
+    pub fn attached(&self) -> Vec<Attached> {
+        self.attachments.list()
+    }
+
+    /// Removes pinned maps of other layouts. To be called when this version's
+    /// programs are attached everywhere.
+    pub fn forget_other_versions(&self) {
+        for path in load::foreign_maps(&self.pins) {
+            match fs::remove_file(&path) {
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), "removed a map of another version")
+                }
+                Err(error) => tracing::warn!(path = %path.display(), %error, "map not removed"),
+            }
+        }
+    }
+
+    /// Connections as their clients opened them, of all services.
+    pub fn connections(&self) -> impl Iterator<Item = OpenConnection> {
+        self.connections
+            .iter()
+            .filter_map(Result::ok)
+            .filter(|(_, connection)| connection.flags & Connection::REPLY == 0)
+            .map(|(original, connection)| OpenConnection {
+                original,
+                connection,
+            })
+    }
+
+    /// Open connections by backend id and generation, those that are closing
+    /// left out.
+    #[must_use]
+    pub fn connections_by_backend(&self) -> HashMap<(u32, u32), u64> {
+        let mut counts = HashMap::new();
+        for OpenConnection { connection, .. } in self.connections() {
+            if connection.flags & Connection::CLOSING == 0 {
+                *counts
+                    .entry((connection.backend, connection.generation))
+                    .or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Packets by hook and verdict, over all CPUs; zeros left out.
+    pub fn counters(&self) -> Result<Vec<(Hook, Verdict, u64)>, DataplaneError> {
+        let mut counters = Vec::new();
+        for hook in Hook::ALL {
+            for &verdict in Verdict::ALL {
+                let values = self
+                    .counters
+                    .get(&verdict.counter(hook), 0)
+                    .map_err(|source| DataplaneError::Map {
+                        map: "COUNTERS",
+                        source,
+                    })?;
+                let sum: u64 = values.iter().sum();
+                if sum > 0 {
+                    counters.push((hook, verdict, sum));
+                }
+            }
+        }
+        Ok(counters)
+    }
+
+    /// The loaded programs, for BPF_PROG_TEST_RUN.
+    pub fn ebpf_mut(&mut self) -> &mut aya::Ebpf {
+        &mut self.ebpf
+    }
+}
+
+/// Detaches everything and removes every pin below `pins`. Returns what was
+/// removed; an absent folder is nothing to do.
+pub fn cleanup(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    attach::detach_clsact();
+    let mut removed = Vec::new();
+    for folder in [bpffs::links(pins), bpffs::maps(pins), pins.to_owned()] {
+        for path in bpffs::files(&folder) {
+            fs::remove_file(&path).map_err(|source| DataplaneError::Io {
+                path: path.clone(),
+                source,
+            })?;
+            removed.push(path);
+        }
+        match fs::remove_dir(&folder) {
+            Ok(()) => removed.push(folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(DataplaneError::Io {
+                    path: folder,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(removed)
+}

@@ -1,0 +1,202 @@
+//! Reads and writes of the maps.
+
+use std::collections::{HashMap, HashSet};
+
+use aya::maps::MapError;
+use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, Slice, maps};
+
+use super::{AttachmentError, Dataplane, DataplaneError};
+use crate::{
+    interfaces::{self, Kind},
+    model::Family,
+    reconcile::{Snapshot, TableError, Tables},
+};
+
+impl Tables for Dataplane {
+    fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), TableError> {
+        match self.frontends.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(refused("FRONTENDS", &error)),
+        }
+    }
+
+    fn write_backend(&mut self, id: u32, backend: &Backend) -> Result<(), TableError> {
+        self.backends
+            .set(id, backend, 0)
+            .map_err(|error| refused("BACKENDS", &error))
+    }
+
+    fn write_slots(&mut self, base: u32, ids: &[u32]) -> Result<(), TableError> {
+        for (slot, id) in (base..).zip(ids) {
+            self.slots
+                .set(slot, id, 0)
+                .map_err(|error| refused("SLOTS", &error))?;
+        }
+        Ok(())
+    }
+
+    fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
+        self.frontends
+            .insert(key, frontend, 0)
+            .map_err(|error| refused("FRONTENDS", &error))
+    }
+}
+
+impl Dataplane {
+    /// What the maps hold: nothing, if they are new.
+    pub fn snapshot(&self) -> Result<Snapshot, DataplaneError> {
+        let mut snapshot = Snapshot::default();
+        if !self.adopted {
+            return Ok(snapshot);
+        }
+        for entry in self.frontends.iter() {
+            let (key, frontend) = entry.map_err(failed("FRONTENDS"))?;
+            snapshot.frontends.push((key, frontend));
+            for slice in [frontend.inside, frontend.outside].map(Slice::unpack) {
+                if let Some(ids) = self.read_slots(slice)? {
+                    snapshot.slots.insert(slice, ids);
+                }
+            }
+        }
+        for id in 0..maps::BACKENDS as u32 {
+            let backend = self.backends.get(&id, 0).map_err(failed("BACKENDS"))?;
+            if backend != Backend::default() {
+                snapshot.backends.push((id, backend));
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// `None` for a slice that is empty or does not lie in the map.
+    fn read_slots(&self, slice: Slice) -> Result<Option<Vec<u32>>, DataplaneError> {
+        let Some(end) = slice.base.checked_add(slice.count) else {
+            return Ok(None);
+        };
+        if slice.count == 0 || end > maps::SLOTS as u32 {
+            return Ok(None);
+        }
+        let read = |slot| self.slots.get(&slot, 0);
+        let ids: Result<_, _> = (slice.base..end).map(read).collect();
+        ids.map(Some).map_err(failed("SLOTS"))
+    }
+
+    /// Brings the interface and address maps to `interfaces`.
+    pub(super) fn write_interfaces(
+        &mut self,
+        interfaces: &[interfaces::Interface],
+    ) -> Vec<AttachmentError> {
+        let node: HashMap<Family, Address> = node_addresses(interfaces);
+        let mut records = HashMap::new();
+        let mut owners = HashMap::new();
+        for interface in interfaces {
+            let own = |family| -> Address {
+                let first = interface.addresses.iter().copied();
+                let mut first = first.filter(|&a| !a.is_loopback() && Family::of(a) == family);
+                first
+                    .next()
+                    .map(Address::from)
+                    .or_else(|| node.get(&family).copied())
+                    .unwrap_or_default()
+            };
+            let record = Interface {
+                kind: kind(interface.kind) as u32,
+                flags: if interface.veth {
+                    Interface::REDIRECT
+                } else {
+                    0
+                },
+                v4: own(Family::V4),
+                v6: own(Family::V6),
+            };
+            records.insert(interface.index, record);
+            for &address in &interface.addresses {
+                owners.insert(Address::from(address), interface.index);
+            }
+        }
+        let mut errors = Vec::new();
+        let mut note = |what: String, result: Result<(), MapError>| {
+            if let Err(error) = result
+                && !matches!(error, MapError::KeyNotFound)
+            {
+                errors.push(AttachmentError {
+                    interface: what,
+                    reason: error_chain(&error),
+                });
+            }
+        };
+        let stale: Vec<u32> = self
+            .interfaces
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|index| !records.contains_key(index))
+            .collect();
+        for index in stale {
+            note(format!("{index}"), self.interfaces.remove(&index));
+        }
+        let stale: HashSet<Address> = self
+            .local_addresses
+            .keys()
+            .filter_map(Result::ok)
+            .filter(|address| !owners.contains_key(address))
+            .collect();
+        for address in stale {
+            note(
+                format!("{address:?}"),
+                self.local_addresses.remove(&address),
+            );
+        }
+        for (index, record) in records {
+            if self.interfaces.get(&index, 0).ok() != Some(record) {
+                note(format!("{index}"), self.interfaces.insert(index, record, 0));
+            }
+        }
+        for (address, owner) in owners {
+            if self.local_addresses.get(&address, 0).ok() != Some(owner) {
+                let result = self.local_addresses.insert(address, owner, 0);
+                note(format!("{address:?}"), result);
+            }
+        }
+        errors
+    }
+}
+
+/// The node's own address in each family: the first on an uplink.
+fn node_addresses(interfaces: &[interfaces::Interface]) -> HashMap<Family, Address> {
+    let mut addresses = HashMap::new();
+    let uplinks = interfaces.iter().filter(|i| i.kind == Kind::Uplink);
+    for &address in uplinks.flat_map(|uplink| &uplink.addresses) {
+        addresses
+            .entry(Family::of(address))
+            .or_insert_with(|| address.into());
+    }
+    addresses
+}
+
+fn kind(kind: Kind) -> lb_common::InterfaceKind {
+    match kind {
+        Kind::Uplink => lb_common::InterfaceKind::Uplink,
+        Kind::Pod => lb_common::InterfaceKind::Pod,
+        Kind::Local => lb_common::InterfaceKind::Local,
+    }
+}
+
+fn failed(map: &'static str) -> impl Fn(MapError) -> DataplaneError {
+    move |source| DataplaneError::Map { map, source }
+}
+
+fn refused(map: &'static str, error: &MapError) -> TableError {
+    TableError {
+        map,
+        reason: error_chain(error),
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

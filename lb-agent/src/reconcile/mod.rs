@@ -1,0 +1,505 @@
+//! Desired state against what the kernel holds, and the writes in between.
+//!
+//! The order of writes is fixed: delete frontends, write backends, write
+//! slots, swap frontends, retire what nothing refers to. A frontend is swapped
+//! only when all that it will point to is written, and a run of slots is freed
+//! only when no frontend in the kernel points to it, so a failed write leaves
+//! that Service on its old backends.
+//!
+//! Knows the maps only as [`Tables`]; pure but for what those do.
+
+mod adopt;
+mod pool;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    time::Duration,
+};
+
+use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
+
+pub use self::adopt::Snapshot;
+use self::{
+    adopt::Adoptable,
+    pool::{Ids, Slots},
+};
+use crate::compile::{self, Port, PortId, Set};
+
+/// The kernel's maps, or something that behaves like them.
+pub trait Tables {
+    fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), TableError>;
+    fn write_backend(&mut self, id: u32, backend: &Backend) -> Result<(), TableError>;
+    /// Writes `ids` to the slots from `base` on.
+    fn write_slots(&mut self, base: u32, ids: &[u32]) -> Result<(), TableError>;
+    fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError>;
+}
+
+/// A write that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("map {map}: {reason}")]
+pub struct TableError {
+    pub map: &'static str,
+    pub reason: String,
+}
+
+/// Mirrors the kernel's maps and brings them to the desired state.
+#[derive(Debug)]
+pub struct Reconciler {
+    ports: BTreeMap<PortId, Held>,
+    /// Every port that wants a frontend. The first by name has it.
+    claims: HashMap<FrontendKey, BTreeSet<PortId>>,
+    /// What the kernel holds.
+    frontends: HashMap<FrontendKey, Frontend>,
+    adoptable: Adoptable,
+    ids: Ids,
+    slots: Slots,
+    next_service: u32,
+    /// Writes that failed and belong to no port any more.
+    undeleted: BTreeSet<FrontendKey>,
+    unretired: BTreeMap<u32, Backend>,
+    /// Slices of ports that are gone, shown by frontends in `undeleted`.
+    unfreed: Vec<Slice>,
+}
+
+/// A port as it is in the kernel, or is to be.
+#[derive(Debug)]
+struct Held {
+    desired: Port,
+    service: u32,
+    backends: BTreeMap<(IpAddr, u16), (u32, Backend)>,
+    /// Runs of slots it owns, with the ids in them, sorted.
+    slices: BTreeMap<Slice, Vec<u32>>,
+    cluster: Slice,
+    local: Slice,
+    error: Option<TableError>,
+}
+
+/// A port for status: what it wants and what became of it.
+#[derive(Debug)]
+pub struct PortStatus<'a> {
+    pub port: &'a Port,
+    pub service: u32,
+    pub error: Option<&'a TableError>,
+    /// Id and generation by address and port.
+    pub backend_ids: BTreeMap<(IpAddr, u16), (u32, u32)>,
+}
+
+impl Reconciler {
+    /// Starts from what the kernel holds. Nothing of it is believed until a
+    /// port claims it; [`Self::sweep`] removes the rest.
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        let mut slots = Slots::new(maps::SLOTS as u32);
+        let mut ids = Ids::new(maps::BACKENDS as u32);
+        let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots);
+        Self {
+            ports: BTreeMap::new(),
+            claims: HashMap::new(),
+            next_service: adoptable.next_service(),
+            frontends: snapshot.frontends.into_iter().collect(),
+            adoptable,
+            ids,
+            slots,
+            undeleted: BTreeSet::new(),
+            unretired: BTreeMap::new(),
+            unfreed: Vec::new(),
+        }
+    }
+
+    /// Brings the named ports to their new state, `None` being gone. Failures
+    /// stay with the port and are tried again by [`Self::retry`].
+    pub fn apply(
+        &mut self,
+        changes: Vec<(PortId, Option<Port>)>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) {
+        let mut keys = BTreeSet::new();
+        let mut changed = Vec::new();
+        for (id, desired) in changes {
+            self.claim(&id, desired.as_ref(), &mut keys);
+            changed.push((id, desired));
+        }
+        self.delete_unclaimed(&keys, tables);
+
+        let mut gone = Vec::new();
+        let mut written = BTreeSet::new();
+        for (id, desired) in changed {
+            match desired {
+                Some(desired) => {
+                    self.prepare(&id, desired, now, tables);
+                    written.insert(id);
+                }
+                None => gone.extend(self.ports.remove(&id)),
+            }
+        }
+        self.swap(&keys, tables);
+        for id in &written {
+            self.release(id, now, tables);
+        }
+        for held in gone {
+            self.retire_all(held, now, tables);
+        }
+    }
+
+    /// Removes what the kernel held and nobody claimed. To be called once,
+    /// after the first full state was applied.
+    pub fn sweep(&mut self, now: Duration, tables: &mut impl Tables) {
+        let stale: BTreeSet<FrontendKey> = self
+            .frontends
+            .keys()
+            .filter(|key| !self.claims.contains_key(*key))
+            .copied()
+            .collect();
+        self.delete_unclaimed(&stale, tables);
+        let (backends, slices) = self.adoptable.take_rest();
+        self.unfreed.extend(slices);
+        self.free_unshown(now);
+        for (id, backend) in backends {
+            self.retire(id, backend, now, tables);
+        }
+    }
+
+    /// Tries again what failed. Does nothing when nothing has.
+    pub fn retry(&mut self, now: Duration, tables: &mut impl Tables) {
+        for key in std::mem::take(&mut self.undeleted) {
+            self.delete_unclaimed(&BTreeSet::from([key]), tables);
+        }
+        self.free_unshown(now);
+        for (id, backend) in std::mem::take(&mut self.unretired) {
+            self.retire(id, backend, now, tables);
+        }
+        let failed = self.ports.values().filter(|held| held.error.is_some());
+        let again: Vec<_> = failed
+            .map(|held| (held.desired.id.clone(), Some(held.desired.clone())))
+            .collect();
+        if !again.is_empty() {
+            self.apply(again, now, tables);
+        }
+    }
+
+    /// Writes that are still to be done.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        let ports = self.ports.values().filter(|held| held.error.is_some());
+        ports.count() + self.undeleted.len() + self.unretired.len()
+    }
+
+    /// All ports, by name.
+    pub fn ports(&self) -> impl Iterator<Item = PortStatus<'_>> {
+        self.ports.values().map(|held| PortStatus {
+            port: &held.desired,
+            service: held.service,
+            error: held.error.as_ref(),
+            backend_ids: held
+                .backends
+                .iter()
+                .map(|(&endpoint, &(id, backend))| (endpoint, (id, backend.generation)))
+                .collect(),
+        })
+    }
+
+    /// The port that has a frontend which several want.
+    #[must_use]
+    pub fn owner(&self, key: &FrontendKey) -> Option<&PortId> {
+        self.claims.get(key).and_then(BTreeSet::first)
+    }
+
+    /// Moves a port's claims to its new frontends; `keys` collects all that
+    /// may have to change in the kernel.
+    fn claim(&mut self, id: &PortId, desired: Option<&Port>, keys: &mut BTreeSet<FrontendKey>) {
+        let old = self.ports.get(id).map(|held| &held.desired.frontends);
+        for key in old.into_iter().flat_map(BTreeMap::keys) {
+            keys.insert(*key);
+            if let Some(claimants) = self.claims.get_mut(key) {
+                claimants.remove(id);
+                if claimants.is_empty() {
+                    self.claims.remove(key);
+                }
+            }
+        }
+        for key in desired.into_iter().flat_map(|port| port.frontends.keys()) {
+            keys.insert(*key);
+            self.claims.entry(*key).or_default().insert(id.clone());
+        }
+    }
+
+    fn delete_unclaimed(&mut self, keys: &BTreeSet<FrontendKey>, tables: &mut impl Tables) {
+        for key in keys {
+            if self.claims.contains_key(key) || !self.frontends.contains_key(key) {
+                self.undeleted.remove(key);
+                continue;
+            }
+            match tables.delete_frontend(key) {
+                Ok(()) => {
+                    self.frontends.remove(key);
+                    self.undeleted.remove(key);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, ?key, "frontend not deleted, will retry");
+                    self.undeleted.insert(*key);
+                }
+            }
+        }
+    }
+
+    /// Writes a port's backends and slots; its frontends still point to the
+    /// old ones.
+    fn prepare(&mut self, id: &PortId, desired: Port, now: Duration, tables: &mut impl Tables) {
+        let mut held = match self.ports.remove(id) {
+            Some(held) => held,
+            None => self.adopt(&desired),
+        };
+        held.desired = desired;
+        held.error = self.write_sets(&mut held, now, tables).err();
+        if let Some(error) = &held.error {
+            tracing::warn!(%error, port = ?id, "backends not written, will retry");
+        }
+        self.ports.insert(id.clone(), held);
+    }
+
+    /// A port that appears: with the ids the kernel knows it by, if it does.
+    fn adopt(&mut self, desired: &Port) -> Held {
+        let claimed = desired
+            .frontends
+            .keys()
+            .filter_map(|key| self.frontends.get(key))
+            .find_map(|frontend| self.adoptable.claim(frontend.service));
+        let (service, backends, slices) = claimed.unwrap_or_else(|| {
+            self.next_service += 1;
+            (self.next_service - 1, BTreeMap::new(), BTreeMap::new())
+        });
+        Held {
+            desired: desired.clone(),
+            service,
+            backends,
+            slices,
+            cluster: Slice::default(),
+            local: Slice::default(),
+            error: None,
+        }
+    }
+
+    fn write_sets(
+        &mut self,
+        held: &mut Held,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<(), TableError> {
+        let Port {
+            cluster,
+            local,
+            serving,
+            ..
+        } = &held.desired;
+        for member in cluster.iter().chain(local).chain(serving) {
+            let endpoint = (member.address, member.port);
+            let (id, generation) = match held.backends.get(&endpoint) {
+                Some(&(id, backend)) => (id, backend.generation),
+                None => self.ids.take(now).ok_or_else(|| TableError {
+                    map: "BACKENDS",
+                    reason: format!("all {} ids are in use", maps::BACKENDS),
+                })?,
+            };
+            let backend = record(member, generation, held.service);
+            if held.backends.get(&endpoint) == Some(&(id, backend)) {
+                continue;
+            }
+            if let Err(error) = tables.write_backend(id, &backend) {
+                if !held.backends.contains_key(&endpoint) {
+                    self.ids.free(id, generation, now);
+                }
+                return Err(error);
+            }
+            held.backends.insert(endpoint, (id, backend));
+        }
+        let ids = |set: &BTreeSet<compile::Backend>| -> Vec<u32> {
+            let mut ids: Vec<u32> = set
+                .iter()
+                .filter_map(|member| held.backends.get(&(member.address, member.port)))
+                .map(|&(id, _)| id)
+                .collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (cluster, local) = (ids(cluster), ids(local));
+        held.cluster = self.write_slice(&mut held.slices, cluster, now, tables)?;
+        held.local = self.write_slice(&mut held.slices, local, now, tables)?;
+        Ok(())
+    }
+
+    /// A run of slots that holds `ids`: one there is, else a new one.
+    fn write_slice(
+        &mut self,
+        slices: &mut BTreeMap<Slice, Vec<u32>>,
+        ids: Vec<u32>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<Slice, TableError> {
+        if ids.is_empty() {
+            return Ok(Slice::default());
+        }
+        if let Some((&slice, _)) = slices.iter().find(|(_, held)| **held == ids) {
+            return Ok(slice);
+        }
+        let slice = self
+            .slots
+            .take(ids.len() as u32, now)
+            .ok_or_else(|| TableError {
+                map: "SLOTS",
+                reason: format!(
+                    "no {} contiguous slots of {} are free",
+                    ids.len(),
+                    maps::SLOTS
+                ),
+            })?;
+        if let Err(error) = tables.write_slots(slice.base, &ids) {
+            self.slots.free(slice, now);
+            return Err(error);
+        }
+        slices.insert(slice, ids);
+        Ok(slice)
+    }
+
+    /// Points frontends to what their owners have prepared.
+    fn swap(&mut self, keys: &BTreeSet<FrontendKey>, tables: &mut impl Tables) {
+        for key in keys {
+            let Some(held) = self
+                .claims
+                .get(key)
+                .and_then(BTreeSet::first)
+                .and_then(|owner| self.ports.get_mut(owner))
+            else {
+                continue;
+            };
+            let Some(desired) = held.desired.frontends.get(key) else {
+                continue;
+            };
+            if held.error.is_some() {
+                continue;
+            }
+            let slice = |set| match set {
+                Set::Cluster => held.cluster.pack(),
+                Set::Local => held.local.pack(),
+            };
+            let frontend = Frontend {
+                check: key.check(),
+                service: held.service,
+                inside: slice(desired.inside),
+                outside: slice(desired.outside),
+                reserved: 0,
+            };
+            if self.frontends.get(key) == Some(&frontend) {
+                continue;
+            }
+            match tables.write_frontend(key, &frontend) {
+                Ok(()) => {
+                    self.frontends.insert(*key, frontend);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, ?key, "frontend not written, will retry");
+                    held.error = Some(error);
+                }
+            }
+        }
+    }
+
+    /// Frees what a port holds and neither wants nor shows to the kernel.
+    fn release(&mut self, id: &PortId, now: Duration, tables: &mut impl Tables) {
+        let Some(held) = self.ports.get_mut(id) else {
+            return;
+        };
+        let mut used = BTreeSet::from([held.cluster, held.local]);
+        for key in held.desired.frontends.keys() {
+            if let Some(frontend) = self.frontends.get(key) {
+                used.insert(Slice::unpack(frontend.inside));
+                used.insert(Slice::unpack(frontend.outside));
+            }
+        }
+        let mut wanted: BTreeSet<u32> = BTreeSet::new();
+        held.slices.retain(|slice, ids| {
+            if used.contains(slice) {
+                wanted.extend(&*ids);
+                return true;
+            }
+            self.slots.free(*slice, now);
+            false
+        });
+        let Port {
+            cluster,
+            local,
+            serving,
+            ..
+        } = &held.desired;
+        let desired: BTreeSet<(IpAddr, u16)> = cluster
+            .iter()
+            .chain(local)
+            .chain(serving)
+            .map(|member| (member.address, member.port))
+            .collect();
+        let retired: Vec<_> = held
+            .backends
+            .extract_if(.., |endpoint, (id, _)| {
+                !desired.contains(endpoint) && !wanted.contains(id)
+            })
+            .collect();
+        for (_, (id, backend)) in retired {
+            self.retire(id, backend, now, tables);
+        }
+    }
+
+    fn retire_all(&mut self, held: Held, now: Duration, tables: &mut impl Tables) {
+        self.unfreed.extend(held.slices.into_keys());
+        self.free_unshown(now);
+        for (id, backend) in held.backends.into_values() {
+            self.retire(id, backend, now, tables);
+        }
+    }
+
+    /// Frees the slices of ports that are gone, but for those that a frontend
+    /// which could not be deleted still points to.
+    fn free_unshown(&mut self, now: Duration) {
+        let undeleted = self.undeleted.iter();
+        let shown: BTreeSet<Slice> = undeleted
+            .filter_map(|key| self.frontends.get(key))
+            .flat_map(|frontend| [frontend.inside, frontend.outside].map(Slice::unpack))
+            .collect();
+        let slots = &mut self.slots;
+        self.unfreed.retain(|&slice| {
+            let keep = shown.contains(&slice);
+            if !keep {
+                slots.free(slice, now);
+            }
+            keep
+        });
+    }
+
+    /// Ends a backend: connections that remember it see another generation.
+    fn retire(&mut self, id: u32, backend: Backend, now: Duration, tables: &mut impl Tables) {
+        let generation = backend.generation.wrapping_add(1).max(1);
+        let dead = Backend {
+            generation,
+            ..Backend::default()
+        };
+        match tables.write_backend(id, &dead) {
+            Ok(()) => self.ids.free(id, generation, now),
+            Err(error) => {
+                tracing::warn!(%error, id, "backend not retired, will retry");
+                self.unretired.insert(id, backend);
+            }
+        }
+    }
+}
+
+fn record(member: &compile::Backend, generation: u32, service: u32) -> Backend {
+    let local = if member.local { Backend::LOCAL } else { 0 };
+    Backend {
+        address: member.address.into(),
+        port: member.port.to_be(),
+        flags: Backend::ALIVE | local,
+        generation,
+        service,
+        ..Backend::default()
+    }
+}
