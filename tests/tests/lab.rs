@@ -16,6 +16,9 @@ use lb_tests::lab::{
 
 const PORT: u16 = 8080;
 
+/// The machine may be busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const BOTH: [(Protocol, u16); 2] = [(Protocol::Tcp, PORT), (Protocol::Udp, PORT)];
 
 fn lab() -> Result<Lab> {
@@ -135,13 +138,12 @@ fn kept_connections_transfer_both_ways() {
         ..LoadOptions::default()
     };
     let load = Load::start(&lab.client().netns, to, options).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    let reached = load.wait_for(PATIENCE, |report| {
+        report.connections > 1000 && report.exchanges > 2000
+    });
     let report = load.stop();
     assert_eq!(report.failures, [""; 0]);
-    assert!(
-        report.connections > 1000 && report.exchanges > 2000,
-        "{report:?}"
-    );
+    assert!(reached, "{report:?}");
 }
 
 #[test]
@@ -152,13 +154,13 @@ fn a_load_reports_what_breaks() {
     let options = LoadOptions {
         kept: 5,
         fresh: 0,
-        limit: Duration::from_millis(300),
         ..LoadOptions::default()
     };
     let load = Load::start(&lab.client().netns, to, options).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    let is_going = load.wait_for(PATIENCE, |report| report.exchanges >= 50);
+    assert!(is_going, "{:?}", load.report());
     lab.remove_pod("c").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    assert!(load.wait_for(PATIENCE, |report| report.failures.len() == 5));
     assert_eq!(load.stop().failures.len(), 5);
 }
 
@@ -178,7 +180,7 @@ fn source_ports_can_be_chosen_and_refusals_are_fast() {
                 .exchange(protocol, c.socket(family, 9))
                 .unwrap_err();
             assert_eq!(closed.kind(), std::io::ErrorKind::ConnectionRefused);
-            assert!(started.elapsed() < Duration::from_millis(500));
+            assert!(started.elapsed() < Duration::from_secs(1));
         }
     }
 }
@@ -292,7 +294,7 @@ fn a_lab_is_made_fast_and_leaves_the_machine_alone() {
             .unwrap();
     }
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < PATIENCE / 6, "{took:?}");
     eprintln!("2 nodes and 6 pods in {took:?}");
     assert_eq!(
         fs::read_to_string("/proc/net/dev").unwrap().lines().count(),

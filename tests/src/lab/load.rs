@@ -7,7 +7,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -165,6 +166,20 @@ impl Load {
             exchanges: self.state.exchanges.load(Ordering::Relaxed),
             failures: failures.unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    /// Waits up to `limit` until the report satisfies `is_reached`, and says
+    /// whether it does.
+    #[must_use]
+    pub fn wait_for(&self, limit: Duration, is_reached: impl Fn(&LoadReport) -> bool) -> bool {
+        let deadline = Instant::now() + limit;
+        while !is_reached(&self.report()) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
     }
 
     /// Lets each exchange end and says what was done. Not for asynchronous code.
