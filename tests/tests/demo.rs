@@ -183,6 +183,7 @@ fn status(lab: &Lab, frontends: &Value, backends: &[&str]) -> Status {
         "node": "node1",
         "interfaces": [
             {"name": "eth0", "index": 2, "kind": "uplink", "xdp": "native", "tc": "tcx"},
+            {"name": "lo", "index": 1, "kind": "local", "xdp": "off", "tc": "clsact"},
             {"name": "veth-shell", "index": 3, "kind": "pod", "xdp": "off", "tc": "clsact"},
         ],
         "services": [{
@@ -228,6 +229,13 @@ fn paths_tell_complete_rows_from_broken_ones() {
     let table = [
         (inside, "clusterIP", 3, "tc ingress (clsact)", None),
         (node, "clusterIP", 3, "tc egress (tcx)", None),
+        (
+            node,
+            "nodePort",
+            0,
+            "tc egress (clsact)",
+            Some("Connection refused (os error 111)"),
+        ),
         (
             outside,
             "externalIP",

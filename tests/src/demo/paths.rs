@@ -141,7 +141,8 @@ impl<'a> Path<'a> {
     }
 
     /// A nodePort of another node is translated there, as outside traffic is;
-    /// everything else at this place's edge.
+    /// everything else at this place's edge, which is the loopback interface
+    /// for a node that calls its own address.
     fn hook(self, target: &Target, statuses: &[Status], lab: &Lab) -> String {
         let owner = lab
             .nodes()
@@ -160,9 +161,10 @@ impl<'a> Path<'a> {
             Self::Pod(pod) => tc_hook(statuses, own, "ingress", |interface| {
                 interface.name == pod.interface
             }),
-            _ => tc_hook(statuses, own, "egress", |interface| {
-                interface.kind == "uplink"
-            }),
+            _ => {
+                let kind = if owner.is_some() { "local" } else { "uplink" };
+                tc_hook(statuses, own, "egress", |interface| interface.kind == kind)
+            }
         }
     }
 }

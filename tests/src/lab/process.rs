@@ -27,7 +27,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, which should come from [`super::Netns::command`].
+    /// Starts `command`, which should come from [`super::Entrance::command`].
     ///
     /// # Errors
     /// The program cannot be started.

@@ -157,7 +157,8 @@ impl Lab {
         Ok(pod)
     }
 
-    /// Ends a pod's servers and connections and removes its interfaces.
+    /// Ends a pod's servers and connections and removes its interfaces. Its
+    /// name can be used again once nobody holds the pod any more.
     ///
     /// # Errors
     /// There is no such pod.

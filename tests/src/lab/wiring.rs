@@ -25,9 +25,13 @@ const FORWARDING: [(&str, &str); 3] = [
     ("ipv6/conf/default/forwarding", "1"),
 ];
 
+/// connect() searches long once half of the ports are in use or in TIME_WAIT.
+const MANY_PORTS: (&str, &str) = ("ipv4/ip_local_port_range", "1024 65535");
+
 /// Wires the client to the router.
 pub(crate) fn client(client: &Host, router: &Netns) -> Result<()> {
     client.netns.sysctl(&QUIET)?;
+    client.netns.sysctl(&[MANY_PORTS])?;
     router.sysctl(&QUIET)?;
     router.sysctl(&FORWARDING)?;
     reverse_path_filter(router, 0)?;
