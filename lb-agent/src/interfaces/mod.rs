@@ -1,0 +1,65 @@
+//! The interfaces of this network namespace that the dataplane attaches to,
+//! followed over rtnetlink.
+
+mod classify;
+mod facts;
+mod pattern;
+mod watch;
+
+use std::{fmt, io, net::IpAddr};
+
+pub use classify::classify;
+pub use facts::{Address, Device, Facts, Link};
+pub use pattern::{BadPattern, Pattern, Patterns};
+pub use watch::{Options, watch};
+
+/// One interface that matters to the dataplane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The interface index, in this network namespace.
+    pub index: u32,
+    pub name: String,
+    pub kind: Kind,
+    /// None where the device has no 6-byte hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// The node's own addresses on it, in order: every scope except
+    /// link-local IPv6 and multicast.
+    pub addresses: Vec<IpAddr>,
+    /// Administratively up (`IFF_UP`), with or without a carrier.
+    pub up: bool,
+}
+
+/// The role of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Traffic of the outside and of other nodes passes here: it has a default
+    /// route, or owns one of the addresses that the cluster knows the node by.
+    Uplink,
+    /// The host end of a pod's interface.
+    Pod,
+    /// Any other interface with addresses of the node, `lo` included.
+    Local,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uplink => "uplink",
+            Self::Pod => "pod",
+            Self::Local => "local",
+        })
+    }
+}
+
+/// Why the interfaces cannot be followed any more.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[source] io::Error),
+    #[error("cannot list interfaces, addresses and routes: {0}")]
+    Dump(#[source] rtnetlink::Error),
+    #[error("the kernel did not finish listing interfaces, addresses and routes in {0:?}")]
+    Timeout(std::time::Duration),
+    #[error("the netlink socket closed")]
+    Closed,
+}
