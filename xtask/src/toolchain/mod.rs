@@ -110,6 +110,7 @@ impl Compiler {
                 let mut command = cargo();
                 if subcommand == "clippy" {
                     command = Command::new(debian::CARGO_CLIPPY);
+                    forget_this_crate(&mut command);
                 }
                 command
                     .arg(subcommand)
@@ -119,6 +120,7 @@ impl Compiler {
             }
             Self::Rustup => {
                 let mut command = rustup::run("cargo");
+                forget_this_crate(&mut command);
                 command
                     .args([subcommand, "-Zbuild-std=core"])
                     .env_remove("RUSTC")
@@ -131,7 +133,24 @@ impl Compiler {
 
 /// The cargo that runs this task.
 pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    forget_this_crate(&mut command);
+    command
+}
+
+/// Cargo describes xtask in the environment of xtask. Build scripts that look
+/// at such variables would run again after each task.
+fn forget_this_crate(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let of_crate = name.to_str().is_some_and(|name| {
+            ["CARGO_MANIFEST_", "CARGO_PKG_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        });
+        if of_crate {
+            command.env_remove(name);
+        }
+    }
 }
 
 fn exists(path: impl AsRef<Path>) -> bool {
