@@ -24,8 +24,7 @@ impl Apt {
     /// None where this is no Debian or a relative of it, or where this user
     /// may not install packages.
     pub(crate) fn find() -> Option<Self> {
-        let release = fs::read_to_string("/etc/os-release").ok()?;
-        if !is_debian_like(&release) || which("apt-get").is_none() {
+        if !is_debian_like() || which("apt-get").is_none() {
             return None;
         }
         if is_root() {
@@ -89,7 +88,11 @@ impl Apt {
     }
 }
 
-pub(crate) fn is_root() -> bool {
+pub(crate) fn is_debian_like() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|release| names_debian(&release))
+}
+
+fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
@@ -116,7 +119,7 @@ fn is_executable(file: &Path) -> bool {
 }
 
 /// Reads the form of os-release(5).
-fn is_debian_like(release: &str) -> bool {
+fn names_debian(release: &str) -> bool {
     release
         .lines()
         .filter_map(|line| line.trim().split_once('='))
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn relatives_of_debian() {
         let check = |release: &str, expect: bool| {
-            assert_eq!(is_debian_like(release), expect, "{release}");
+            assert_eq!(names_debian(release), expect, "{release}");
         };
         check("NAME=\"Debian GNU/Linux\"\nID=debian\n", true);
         check("ID=ubuntu\nID_LIKE=debian\n", true);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 
 use super::{Compiler, Needs, Toolchain, exists, linker, linker::Recipe, version::Version};
 use crate::{
-    apt::Apt,
+    apt::{self, Apt},
     process,
     workspace::{BPF_TARGET, Workspace},
 };
@@ -28,37 +28,40 @@ pub(super) fn find(workspace: &Workspace, needs: Needs) -> anyhow::Result<Option
     Ok(inspect(workspace, needs)?.ok())
 }
 
-pub(super) fn install(workspace: &Workspace, needs: Needs, apt: Apt) -> anyhow::Result<Toolchain> {
-    if apt.candidate(COMPILER[0])?.is_none() {
-        bail!("this release has no package {}", COMPILER[0]);
+pub(super) fn install(workspace: &Workspace, needs: Needs) -> anyhow::Result<Toolchain> {
+    if !apt::is_debian_like() {
+        bail!("this is neither Debian nor a relative of it");
     }
     // Packages of the compiler, packages of its LLVM, the linker.
     for _ in 0..3 {
         match inspect(workspace, needs)? {
             Ok(toolchain) => return Ok(toolchain),
-            Err(Missing::Packages(packages)) => {
-                let packages: Vec<_> = packages.iter().map(String::as_str).collect();
-                apt.install(&packages)?;
-            }
+            Err(Missing::Packages(packages)) => install_packages(&packages)?,
             Err(Missing::Linker(recipe)) => recipe.install(workspace)?,
         }
     }
     match inspect(workspace, needs)? {
         Ok(toolchain) => Ok(toolchain),
-        Err(Missing::Packages(packages)) => bail!(
-            "{} would not do after their installation",
-            packages.join(" ")
-        ),
+        Err(Missing::Packages(packages)) => bail!("{} do not do", packages.join(" ")),
         Err(Missing::Linker(_)) => bail!("the bpf-linker built for {RUSTC} cannot link with it"),
     }
 }
 
-/// What to type to install the compiler by hand.
-pub(super) fn advice() -> String {
-    format!(
-        "sudo apt-get update && sudo apt-get install {}",
-        COMPILER.join(" ")
-    )
+fn install_packages(packages: &[String]) -> anyhow::Result<()> {
+    let packages: Vec<_> = packages.iter().map(String::as_str).collect();
+    let Some(apt) = Apt::find() else {
+        bail!(
+            "packages are missing, and only root may install them; type: \
+             sudo apt-get update && sudo apt-get install {}",
+            packages.join(" ")
+        );
+    };
+    for package in &packages {
+        if apt.candidate(package)?.is_none() {
+            bail!("this release of Debian has no package {package}");
+        }
+    }
+    apt.install(&packages)
 }
 
 fn inspect(workspace: &Workspace, needs: Needs) -> anyhow::Result<Result<Toolchain, Missing>> {
@@ -67,16 +70,17 @@ fn inspect(workspace: &Workspace, needs: Needs) -> anyhow::Result<Result<Toolcha
         return Ok(Err(Missing::Packages(compiler_packages(needs))));
     }
     let version = Version::of(&mut compiler.rustc())?;
-    let recipe = Recipe::with_system_llvm(version.llvm_major).with_context(|| {
+    let recipe = Recipe::with_system_llvm(version.llvm_major);
+    if let Some(linker) = linker::find(workspace, compiler, &version, recipe.as_ref())? {
+        return Ok(Ok(Toolchain { compiler, linker }));
+    }
+    let recipe = recipe.with_context(|| {
         format!(
-            "{RUSTC} {} comes with LLVM {}, which no known bpf-linker can read; \
-             put one that can on the search path: https://github.com/aya-rs/bpf-linker",
+            "{RUSTC} {} comes with LLVM {}, and no known release of bpf-linker builds with that; \
+             put one that reads its bitcode on the search path: https://github.com/aya-rs/bpf-linker",
             version.release, version.llvm_major
         )
     })?;
-    if let Some(linker) = linker::find(workspace, compiler, &version, &recipe)? {
-        return Ok(Ok(Toolchain { compiler, linker }));
-    }
     let packages: Vec<_> = llvm_packages(version.llvm_major)
         .into_iter()
         .filter(|package| !is_installed(package))

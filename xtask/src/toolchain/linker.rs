@@ -78,6 +78,11 @@ impl Recipe {
         process::run_quietly(&mut command)
     }
 
+    fn executable(&self, workspace: &Workspace) -> PathBuf {
+        let [_, folder] = self.names();
+        workspace.tools().join(folder).join("bin/bpf-linker")
+    }
+
     /// Feature and folder.
     fn names(&self) -> [String; 2] {
         let feature = match self.llvm {
@@ -95,11 +100,10 @@ pub(super) fn find(
     workspace: &Workspace,
     compiler: Compiler,
     version: &Version,
-    recipe: &Recipe,
+    recipe: Option<&Recipe>,
 ) -> anyhow::Result<Option<PathBuf>> {
-    let [_, folder] = recipe.names();
-    let own = workspace.tools().join(folder).join("bin/bpf-linker");
-    for linker in apt::which("bpf-linker").into_iter().chain([own]) {
+    let own = recipe.map(|recipe| recipe.executable(workspace));
+    for linker in apt::which("bpf-linker").into_iter().chain(own) {
         if exists(&linker) && works(workspace, compiler, version, &linker)? {
             return Ok(Some(linker));
         }

@@ -20,10 +20,7 @@ use std::{
 
 use anyhow::bail;
 
-use crate::{
-    apt::Apt,
-    workspace::{BPF_TARGET, Workspace},
-};
+use crate::workspace::{BPF_TARGET, Workspace};
 
 /// What a task needs besides compiler and linker.
 #[derive(Clone, Copy)]
@@ -46,31 +43,26 @@ enum Compiler {
 
 /// Finds a toolchain, or completes one and says so.
 pub(crate) fn ready(workspace: &Workspace, needs: Needs) -> anyhow::Result<Toolchain> {
-    if let Some(toolchain) = debian::find(workspace, needs)? {
+    // What keeps a route from being complete is told when it is completed.
+    if let Ok(Some(toolchain)) = debian::find(workspace, needs) {
         return Ok(toolchain);
     }
-    if let Some(toolchain) = rustup::find(workspace, needs)? {
+    if let Ok(Some(toolchain)) = rustup::find(workspace, needs) {
         return Ok(toolchain);
     }
 
-    let mut reasons = Vec::new();
-    match Apt::find() {
-        Some(apt) => match debian::install(workspace, needs, apt) {
-            Ok(toolchain) => return Ok(toolchain),
-            Err(error) => reasons.push(format!("Debian's compiler: {error:#}")),
-        },
-        None => reasons.push(format!(
-            "Debian's compiler: needs Debian or Ubuntu, and root; there, type: {}",
-            debian::advice()
-        )),
-    }
-    match rustup::install(workspace, needs) {
+    let of_debian = match debian::install(workspace, needs) {
         Ok(toolchain) => return Ok(toolchain),
-        Err(error) => reasons.push(format!("rustup's nightly: {error:#}")),
-    }
+        Err(error) => error,
+    };
+    let of_rustup = match rustup::install(workspace, needs) {
+        Ok(toolchain) => return Ok(toolchain),
+        Err(error) => error,
+    };
     bail!(
-        "no compiler and linker for {BPF_TARGET}, and neither way to get them works:\n- {}",
-        reasons.join("\n- ")
+        "no compiler and linker for {BPF_TARGET}, and neither way to get them works:\n\
+         - Debian's compiler: {of_debian:#}\n\
+         - rustup's nightly: {of_rustup:#}"
     )
 }
 

@@ -14,12 +14,11 @@ pub(super) fn find(workspace: &Workspace, needs: Needs) -> anyhow::Result<Option
     if !is_complete(needs) {
         return Ok(None);
     }
-    let (version, recipe) = version_and_recipe()?;
-    let linker = linker::find(workspace, Compiler::Rustup, &version, &recipe)?;
-    Ok(linker.map(|linker| Toolchain {
-        compiler: Compiler::Rustup,
-        linker,
-    }))
+    let compiler = Compiler::Rustup;
+    let version = Version::of(&mut compiler.rustc())?;
+    let recipe = Recipe::with_compiler_llvm(version.llvm_major);
+    let linker = linker::find(workspace, compiler, &version, recipe.as_ref())?;
+    Ok(linker.map(|linker| Toolchain { compiler, linker }))
 }
 
 pub(super) fn install(workspace: &Workspace, needs: Needs) -> anyhow::Result<Toolchain> {
@@ -29,10 +28,17 @@ pub(super) fn install(workspace: &Workspace, needs: Needs) -> anyhow::Result<Too
     if !is_complete(needs) {
         install_compiler()?;
     }
-    let (version, recipe) = version_and_recipe()?;
-    if linker::find(workspace, Compiler::Rustup, &version, &recipe)?.is_none() {
-        recipe.install(workspace)?;
+    if let Some(toolchain) = find(workspace, needs)? {
+        return Ok(toolchain);
     }
+    let version = Version::of(&mut Compiler::Rustup.rustc())?;
+    let recipe = Recipe::with_compiler_llvm(version.llvm_major).with_context(|| {
+        format!(
+            "{NIGHTLY} comes with LLVM {}, which no known bpf-linker can borrow",
+            version.llvm_major
+        )
+    })?;
+    recipe.install(workspace)?;
     find(workspace, needs)?
         .with_context(|| format!("the bpf-linker built for {NIGHTLY} cannot link with it"))
 }
@@ -67,15 +73,4 @@ fn install_compiler() -> anyhow::Result<()> {
     ]);
     eprintln!("xtask: installing {NIGHTLY} with rust-src and clippy by rustup");
     process::run_quietly(&mut command)
-}
-
-fn version_and_recipe() -> anyhow::Result<(Version, Recipe)> {
-    let version = Version::of(&mut Compiler::Rustup.rustc())?;
-    let recipe = Recipe::with_compiler_llvm(version.llvm_major).with_context(|| {
-        format!(
-            "{NIGHTLY} comes with LLVM {}, which no known bpf-linker can borrow",
-            version.llvm_major
-        )
-    })?;
-    Ok((version, recipe))
 }
