@@ -5,3 +5,4 @@ pub mod dataplane;
 pub mod interfaces;
 pub mod model;
 pub mod reconcile;
+pub mod watch;

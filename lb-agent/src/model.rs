@@ -9,6 +9,7 @@ use std::{
     fmt,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
 };
 
 use ipnet::IpNet;
@@ -196,4 +197,108 @@ pub enum Change {
     Node(Node),
     /// The first full list of everything is in.
     Synced,
+    /// Everything that this source cannot use at the moment, sorted; sent
+    /// whenever the list changes.
+    Problems(Vec<Problem>),
+}
+
+/// Where an object comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(untagged)]
+pub enum Origin {
+    Api,
+    File {
+        path: PathBuf,
+        /// Counted from 1; `None` when the file as a whole is meant.
+        document: Option<usize>,
+    },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api => f.write_str("API"),
+            Self::File { path, document } => {
+                write!(f, "{}", one_line(&path.to_string_lossy()))?;
+                document.map_or(Ok(()), |number| write!(f, ", document {number}"))
+            }
+        }
+    }
+}
+
+/// An object, or a part of one, that cannot be used. Displays as one line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Problem {
+    pub origin: Origin,
+    /// Kind, namespace and name, such as `Service default/kiada`; empty when
+    /// they are not known.
+    pub object: String,
+    /// Path of the field, such as `spec.ports[0].port`; empty when the whole
+    /// object or file is meant.
+    pub field: String,
+    pub found: String,
+    pub accepted: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.origin)?;
+        for part in [&self.object, &self.field] {
+            if !part.is_empty() {
+                write!(f, "{}: ", one_line(part))?;
+            }
+        }
+        let (found, accepted) = (one_line(&self.found), one_line(&self.accepted));
+        write!(f, "found {found}, accepted: {accepted}")
+    }
+}
+
+/// `text` without control characters, and cut where it gets too long to read.
+fn one_line(text: &str) -> String {
+    const MAX_CHARS: usize = 240;
+    let line: Vec<&str> = text.split(|c: char| c.is_control()).collect();
+    let line = line.join(" ");
+    match line.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line() {
+        let file = |document| Origin::File {
+            path: "svc/a.yaml".into(),
+            document,
+        };
+        let long = "x".repeat(500);
+        let cut = format!("{}...", "x".repeat(240));
+        let cases = [
+            (
+                (file(Some(2)), "Service default/kiada", "spec.type", "\"clusterIP\""),
+                "svc/a.yaml, document 2: Service default/kiada: spec.type: found \"clusterIP\", accepted: a type".to_owned(),
+            ),
+            (
+                (file(None), "", "", "a\nb\u{0}c"),
+                "svc/a.yaml: found a b c, accepted: a type".to_owned(),
+            ),
+            (
+                (Origin::Api, "Node n", "spec", long.as_str()),
+                format!("API: Node n: spec: found {cut}, accepted: a type"),
+            ),
+        ];
+        for ((origin, object, field, found), expect) in cases {
+            let problem = Problem {
+                origin,
+                object: object.to_owned(),
+                field: field.to_owned(),
+                found: found.to_owned(),
+                accepted: "a type".to_owned(),
+            };
+            assert_eq!(problem.to_string(), expect);
+        }
+    }
 }

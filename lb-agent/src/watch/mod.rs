@@ -1,0 +1,11 @@
+//! Sources of [`Change`](crate::model::Change)s: the Kubernetes API, or a
+//!
+//! Architecture Invariant: Kubernetes types stop here. Both sources go through
+//! [`convert`], so that an object means the same wherever it comes from.
+
+mod address;
+mod convert;
+mod kubernetes;
+mod problems;
+
+pub use kubernetes::{KubernetesError, KubernetesOptions, kubernetes};
