@@ -1,4 +1,5 @@
 //! Sources of [`Change`](crate::model::Change)s: the Kubernetes API, or a
+//! folder of manifests.
 //!
 //! Architecture Invariant: Kubernetes types stop here. Both sources go through
 //! [`convert`], so that an object means the same wherever it comes from.
@@ -6,6 +7,8 @@
 mod address;
 mod convert;
 mod kubernetes;
+mod manifests;
 mod problems;
 
 pub use kubernetes::{KubernetesError, KubernetesOptions, kubernetes};
+pub use manifests::{FolderError, FolderOptions, LedgerError, folder};

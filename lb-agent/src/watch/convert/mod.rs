@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 
 pub(super) use node::node;
 pub(super) use service::service;
-pub(super) use slice::slice;
+pub(super) use slice::{SERVICE_NAME, slice};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

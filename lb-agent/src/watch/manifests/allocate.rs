@@ -1,0 +1,495 @@
+//! Fills in what the API server would: defaults, cluster IPs and node ports.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use k8s_openapi::{
+    api::core::v1::{ClientIPConfig, Service, ServiceSpec, SessionAffinityConfig},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{
+    ledger::{Ledger, Table},
+    objects::{Key, Kind, Located},
+    pool::{Addresses, Pool, Ports, Range},
+    validate::NODE_PORTS,
+};
+use crate::{
+    model::{Family, ObjectName, Origin, Problem},
+    watch::{address::parse_ip, problems::Reporter},
+};
+
+pub(super) type Services = BTreeMap<ObjectName, Located<Arc<Service>>>;
+
+/// One CIDR a family at most; the first family is the default one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceCidrs(Vec<IpNet>);
+
+impl ServiceCidrs {
+    /// `None` if there are two of a family.
+    pub(super) fn new(cidrs: &[IpNet]) -> Option<Self> {
+        if cidrs.is_empty() {
+            let defaults = ["10.96.0.0/16", "fd00:10:96::/112"];
+            return Some(Self(
+                defaults
+                    .iter()
+                    .filter_map(|text| text.parse().ok())
+                    .collect(),
+            ));
+        }
+        let families: BTreeSet<Family> = cidrs.iter().map(|cidr| Family::of(cidr.addr())).collect();
+        (families.len() == cidrs.len()).then(|| Self(cidrs.iter().map(IpNet::trunc).collect()))
+    }
+
+    fn of(&self, family: Family) -> Option<IpNet> {
+        self.0
+            .iter()
+            .find(|cidr| Family::of(cidr.addr()) == family)
+            .copied()
+    }
+
+    fn families(&self) -> impl Iterator<Item = Family> {
+        self.0.iter().map(|cidr| Family::of(cidr.addr()))
+    }
+}
+
+/// The Services as the API server would show them. Explicit values win; of
+/// two Services that state the same one, the first by name keeps it.
+pub(super) fn allocate(
+    services: &Services,
+    cidrs: &ServiceCidrs,
+    ledger: &mut Ledger,
+) -> (Services, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut filled: Vec<Filled> = services
+        .iter()
+        .map(|(name, located)| Filled::new(name, located, cidrs, &mut problems))
+        .collect();
+    let ports = values(&ledger.node_ports).chain(values(&ledger.health_check_node_ports));
+    let mut run = Run {
+        cidrs,
+        addresses: Pool::new(values(&ledger.cluster_ips).collect()),
+        ports: Pool::new(ports.collect()),
+        ledger,
+        port_claims: BTreeMap::new(),
+        live: BTreeSet::new(),
+        problems,
+    };
+    for service in &mut filled {
+        run.claim(service);
+    }
+    for service in &mut filled {
+        run.keep(service);
+    }
+    for service in &mut filled {
+        run.fill(service);
+    }
+    run.release();
+
+    let problems = run.problems;
+    let services = filled.into_iter().map(Filled::finish).collect();
+    (services, problems)
+}
+
+struct Filled {
+    name: ObjectName,
+    origin: Origin,
+    service: Service,
+    /// One for each family; `None` until it is allocated.
+    addresses: Vec<(Family, Option<IpAddr>)>,
+    /// By index of `spec.ports`; those that lost theirs get none.
+    wants_node_ports: BTreeSet<usize>,
+    wants_health_check: bool,
+}
+
+impl Filled {
+    fn new(
+        name: &ObjectName,
+        located: &Located<Arc<Service>>,
+        cidrs: &ServiceCidrs,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut service = Service::clone(&located.object);
+        let spec = service.spec.get_or_insert_default();
+        defaults(spec);
+        let reporter = &mut Reporter::new(&located.origin, title(name), problems);
+        let addresses = addresses(spec, cidrs, reporter);
+        let external = addresses.is_some()
+            && matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+        let balancer = spec.type_.as_deref() == Some("LoadBalancer");
+        let node_ports =
+            external && !(balancer && spec.allocate_load_balancer_node_ports == Some(false));
+        let ports = spec.ports.iter().flatten().enumerate();
+        let missing = ports
+            .filter(|(_, port)| port.node_port.is_none())
+            .map(|(index, _)| index);
+        Self {
+            name: name.clone(),
+            origin: located.origin.clone(),
+            wants_node_ports: missing.filter(|_| node_ports).collect(),
+            wants_health_check: external
+                && balancer
+                && spec.external_traffic_policy.as_deref() == Some("Local")
+                && spec.health_check_node_port.is_none(),
+            addresses: addresses.unwrap_or_default(),
+            service,
+        }
+    }
+
+    fn spec(&mut self) -> &mut ServiceSpec {
+        self.service.spec.get_or_insert_default()
+    }
+
+    fn finish(mut self) -> (ObjectName, Located<Arc<Service>>) {
+        let found: Vec<(Family, IpAddr)> = self
+            .addresses
+            .iter()
+            .filter_map(|(family, address)| Some((*family, (*address)?)))
+            .collect();
+        let spec = self.spec();
+        if !matches!(spec.cluster_ip.as_deref(), Some("None")) {
+            let texts: Vec<String> = found
+                .iter()
+                .map(|(_, address)| address.to_string())
+                .collect();
+            spec.cluster_ip = texts.first().cloned();
+            spec.cluster_ips = Some(texts);
+            spec.ip_families = Some(found.iter().map(|(family, _)| family.to_string()).collect());
+        }
+        let located = Located {
+            origin: self.origin,
+            object: Arc::new(self.service),
+        };
+        (self.name, located)
+    }
+}
+
+struct Run<'a> {
+    cidrs: &'a ServiceCidrs,
+    ledger: &'a mut Ledger,
+    addresses: Pool<IpAddr>,
+    /// Whoever has a port has it for all protocols, as far as allocation goes.
+    ports: Pool<u16>,
+    port_claims: BTreeMap<(u16, String), ObjectName>,
+    live: BTreeSet<String>,
+    problems: Vec<Problem>,
+}
+
+impl Run<'_> {
+    /// What the manifest states.
+    fn claim(&mut self, service: &mut Filled) {
+        let name = service.name.clone();
+        let reporter = &mut Reporter::new(&service.origin, title(&name), &mut self.problems);
+        for (index, (_, address)) in service.addresses.iter_mut().enumerate() {
+            let Some(value) = *address else { continue };
+            if let Err(owner) = self.addresses.take(value, &name) {
+                let found = format!("{value}, which belongs to Service {owner}");
+                let accepted = "an address of its own (another one is allocated)";
+                reporter.report(format!("spec.clusterIPs[{index}]"), found, accepted);
+                *address = None;
+            }
+        }
+
+        let spec = service.service.spec.get_or_insert_default();
+        for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
+            let Some(value) = port.node_port.and_then(|value| u16::try_from(value).ok()) else {
+                continue;
+            };
+            let key = (value, port.protocol.clone().unwrap_or_default());
+            let owner = self.port_claims.entry(key).or_insert_with(|| name.clone());
+            if *owner != name {
+                let found = format!("{value}, which belongs to Service {owner}");
+                reporter.report(
+                    format!("spec.ports[{index}].nodePort"),
+                    found,
+                    "a port of its own",
+                );
+                port.node_port = None;
+            }
+            // Two Services may share a number with different protocols.
+            let _shared = self.ports.take(value, &name);
+        }
+        let Some(value) = spec
+            .health_check_node_port
+            .and_then(|value| u16::try_from(value).ok())
+        else {
+            return;
+        };
+        let owner = self
+            .port_claims
+            .entry((value, "TCP".to_owned()))
+            .or_insert_with(|| name.clone());
+        if *owner == name {
+            let _shared = self.ports.take(value, &name);
+        } else {
+            let found = format!("{value}, which belongs to Service {owner}");
+            reporter.report("spec.healthCheckNodePort", found, "a port of its own");
+            spec.health_check_node_port = None;
+        }
+    }
+
+    /// What was allocated before.
+    fn keep(&mut self, service: &mut Filled) {
+        let name = service.name.clone();
+        for (family, address) in &mut service.addresses {
+            let Some(cidr) = self.cidrs.of(*family).filter(|_| address.is_none()) else {
+                continue;
+            };
+            let key = address_key(&name, *family);
+            let table = &mut self.ledger.cluster_ips;
+            let usable = |value| Addresses(cidr).contains(value);
+            *address = self.addresses.keep(table, &key, &name, usable);
+            self.live.insert(key);
+        }
+        for index in service.wants_node_ports.clone() {
+            let key = port_key(service, index);
+            let table = &mut self.ledger.node_ports;
+            let kept = self
+                .ports
+                .keep(table, &key, &name, |value| NODE_PORTS.contains(&value));
+            self.live.insert(key);
+            set_node_port(service, index, kept);
+        }
+        if service.wants_health_check {
+            let table = &mut self.ledger.health_check_node_ports;
+            let key = name.to_string();
+            let kept = self
+                .ports
+                .keep(table, &key, &name, |value| NODE_PORTS.contains(&value));
+            self.live.insert(key);
+            service.spec().health_check_node_port = kept.map(i32::from);
+        }
+    }
+
+    /// What is still missing.
+    fn fill(&mut self, service: &mut Filled) {
+        let name = service.name.clone();
+        for (family, address) in &mut service.addresses {
+            let Some(cidr) = self.cidrs.of(*family).filter(|_| address.is_none()) else {
+                continue;
+            };
+            let key = address_key(&name, *family);
+            let table = &mut self.ledger.cluster_ips;
+            let range = Addresses(cidr);
+            *address = self.addresses.allocate(&range, table, &key, &name);
+            if address.is_none() {
+                let reporter =
+                    &mut Reporter::new(&service.origin, title(&name), &mut self.problems);
+                let found = format!("no free address in {cidr}");
+                reporter.report("spec.clusterIP", found, "a larger --service-cidr");
+            }
+        }
+        for index in service.wants_node_ports.clone() {
+            if service.spec().ports.as_deref().unwrap_or_default()[index]
+                .node_port
+                .is_some()
+            {
+                continue;
+            }
+            let key = port_key(service, index);
+            let table = &mut self.ledger.node_ports;
+            let port = self.ports.allocate(&Ports(NODE_PORTS), table, &key, &name);
+            set_node_port(service, index, port);
+            self.check_port(service, port, format!("spec.ports[{index}].nodePort"));
+        }
+        if service.wants_health_check && service.spec().health_check_node_port.is_none() {
+            let table = &mut self.ledger.health_check_node_ports;
+            let key = name.to_string();
+            let port = self.ports.allocate(&Ports(NODE_PORTS), table, &key, &name);
+            service.spec().health_check_node_port = port.map(i32::from);
+            self.check_port(service, port, "spec.healthCheckNodePort".to_owned());
+        }
+    }
+
+    fn check_port(&mut self, service: &Filled, port: Option<u16>, field: String) {
+        if port.is_none() {
+            let reporter =
+                &mut Reporter::new(&service.origin, title(&service.name), &mut self.problems);
+            let found = format!(
+                "no free port from {} to {}",
+                NODE_PORTS.start(),
+                NODE_PORTS.end()
+            );
+            reporter.report(field, found, "fewer Services with node ports");
+        }
+    }
+
+    /// Marks what lost its owner.
+    fn release(&mut self) {
+        let Ledger {
+            sequence,
+            cluster_ips,
+            node_ports,
+            health_check_node_ports,
+            ..
+        } = &mut *self.ledger;
+        let before = *sequence;
+        release(cluster_ips, &self.live, before, sequence);
+        release(node_ports, &self.live, before, sequence);
+        release(health_check_node_ports, &self.live, before, sequence);
+    }
+}
+
+fn release<V>(table: &mut Table<V>, live: &BTreeSet<String>, before: u64, sequence: &mut u64) {
+    for (key, entry) in table {
+        if entry.released.is_none() && !live.contains(key) {
+            *sequence = before + 1;
+            entry.released = Some(*sequence);
+        }
+    }
+}
+
+fn defaults(spec: &mut ServiceSpec) {
+    default(&mut spec.type_, "ClusterIP");
+    default(&mut spec.session_affinity, "None");
+    default(&mut spec.internal_traffic_policy, "Cluster");
+    default(&mut spec.external_traffic_policy, "Cluster");
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        const TIMEOUT_SECONDS: i32 = 10_800;
+        let config: &mut SessionAffinityConfig =
+            spec.session_affinity_config.get_or_insert_default();
+        let client_ip: &mut ClientIPConfig = config.client_ip.get_or_insert_default();
+        client_ip.timeout_seconds.get_or_insert(TIMEOUT_SECONDS);
+    }
+    spec.health_check_node_port = spec.health_check_node_port.filter(|port| *port != 0);
+    for port in spec.ports.iter_mut().flatten() {
+        default(&mut port.protocol, "TCP");
+        port.node_port = port.node_port.filter(|port| *port != 0);
+        let stated = match &port.target_port {
+            None | Some(IntOrString::Int(0)) => false,
+            Some(IntOrString::String(name)) => !name.is_empty(),
+            Some(IntOrString::Int(_)) => true,
+        };
+        if !stated {
+            port.target_port = Some(IntOrString::Int(port.port));
+        }
+    }
+}
+
+fn default(field: &mut Option<String>, value: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(value.to_owned());
+    }
+}
+
+/// The families of the Service with the addresses that it states; `None` for
+/// a Service without addresses of its own.
+fn addresses(
+    spec: &mut ServiceSpec,
+    cidrs: &ServiceCidrs,
+    reporter: &mut Reporter<'_>,
+) -> Option<Vec<(Family, Option<IpAddr>)>> {
+    let listed = spec.cluster_ips.as_deref().unwrap_or_default();
+    let one = spec.cluster_ip.as_slice();
+    let texts = if listed.is_empty() { one } else { listed };
+    let texts: Vec<&String> = texts.iter().filter(|text| !text.is_empty()).collect();
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    if texts.iter().any(|text| *text == "None") {
+        spec.cluster_ip = Some("None".to_owned());
+        return None;
+    }
+
+    let stated: Vec<IpAddr> = texts.iter().filter_map(|text| parse_ip(text)).collect();
+    let named = spec.ip_families.iter().flatten().filter_map(|name| {
+        Family::ALL
+            .into_iter()
+            .find(|family| family.to_string() == *name)
+    });
+    let mut families: Vec<Family> = named.collect();
+    for address in &stated {
+        if !families.contains(&Family::of(*address)) {
+            families.push(Family::of(*address));
+        }
+    }
+    if families.is_empty() {
+        families.extend(cidrs.families().next());
+    }
+
+    let dual = families.len() > 1;
+    default(
+        &mut spec.ip_family_policy,
+        if dual {
+            "RequireDualStack"
+        } else {
+            "SingleStack"
+        },
+    );
+    let policy = spec.ip_family_policy.as_deref().unwrap_or_default();
+    if policy == "SingleStack" && dual {
+        let accepted = "PreferDualStack or RequireDualStack, as there are two families";
+        reporter.report("spec.ipFamilyPolicy", format!("{policy:?}"), accepted);
+        families.truncate(1);
+    }
+    if policy != "SingleStack" {
+        for family in cidrs.families() {
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+    }
+    if policy == "RequireDualStack" && families.len() < 2 {
+        let accepted = "a --service-cidr of each family";
+        reporter.report("spec.ipFamilyPolicy", format!("{policy:?}"), accepted);
+    }
+    let mut found = Vec::new();
+    for family in families {
+        let address = stated
+            .iter()
+            .copied()
+            .find(|address| Family::of(*address) == family);
+        if address.is_none() && cidrs.of(family).is_none() {
+            reporter.report(
+                "spec.ipFamilies",
+                family.to_string(),
+                "a family with a --service-cidr",
+            );
+            continue;
+        }
+        found.push((family, address));
+    }
+    Some(found)
+}
+
+fn title(name: &ObjectName) -> String {
+    let key = Key {
+        kind: Kind::Service,
+        name: name.clone(),
+    };
+    key.to_string()
+}
+
+fn address_key(name: &ObjectName, family: Family) -> String {
+    format!("{name} {family}")
+}
+
+fn port_key(service: &Filled, index: usize) -> String {
+    let ports = service
+        .service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_deref());
+    let port = &ports.unwrap_or_default()[index];
+    let name = port.name.as_deref().unwrap_or_default();
+    let protocol = port.protocol.as_deref().unwrap_or_default();
+    format!("{}/{name}/{protocol}", service.name)
+}
+
+fn set_node_port(service: &mut Filled, index: usize, value: Option<u16>) {
+    if let Some(port) = service.spec().ports.iter_mut().flatten().nth(index) {
+        port.node_port = value.map(i32::from);
+    }
+}
+
+fn values<V: Copy>(table: &Table<V>) -> impl Iterator<Item = V> {
+    table.values().map(|entry| entry.value)
+}
+
+#[cfg(test)]
+#[path = "allocate_tests.rs"]
+mod tests;

@@ -1,0 +1,164 @@
+//! When to look at the folders again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    time::{Instant, timeout_at},
+};
+
+/// A burst of events is over after this long without one.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A burst that does not end is cut.
+const BURST: Duration = Duration::from_millis(500);
+/// A writer that does not close its file is waited for this long.
+const WRITING: Duration = Duration::from_secs(1);
+const RESCAN: Duration = Duration::from_secs(30);
+/// Without inotify, and while a folder is missing.
+const POLL: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Wakeup {
+    /// Files with events.
+    pub(super) touched: BTreeSet<PathBuf>,
+    /// Files that somebody is writing.
+    pub(super) busy: BTreeSet<PathBuf>,
+}
+
+pub(super) struct Follower {
+    dirs: Vec<PathBuf>,
+    watcher: Option<RecommendedWatcher>,
+    /// The folders that are watched, with device and inode.
+    watched: BTreeMap<PathBuf, (u64, u64)>,
+    events: UnboundedReceiver<notify::Result<Event>>,
+    touched: BTreeSet<PathBuf>,
+    /// When each was last written to.
+    writing: BTreeMap<PathBuf, Instant>,
+}
+
+impl Follower {
+    /// Follows from now on: scan after this.
+    pub(super) fn new(dirs: Vec<PathBuf>) -> Self {
+        let (sender, events) = unbounded_channel();
+        let watcher = notify::recommended_watcher(move |event| {
+            // Fails only when the follower is gone, and the watcher with it.
+            let _closed = sender.send(event);
+        });
+        let watcher = watcher.inspect_err(|error| {
+            tracing::warn!(%error, "no inotify: the manifests are looked at every second");
+        });
+        let mut follower = Self {
+            dirs,
+            watcher: watcher.ok(),
+            watched: BTreeMap::new(),
+            events,
+            touched: BTreeSet::new(),
+            writing: BTreeMap::new(),
+        };
+        follower.watch();
+        follower
+    }
+
+    /// Loses nothing when it is dropped halfway.
+    pub(super) async fn next(&mut self) -> Wakeup {
+        let complete = self.watch();
+        let now = Instant::now();
+        let waiting = self.writing.values().min().map(|last| *last + WRITING);
+        let pause = if complete { RESCAN } else { POLL };
+        let deadline = waiting.unwrap_or(now + pause).min(now + pause);
+        if let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
+            let mut interesting = self.note(event);
+            let end = Instant::now() + BURST;
+            loop {
+                let quiet = if interesting {
+                    (Instant::now() + DEBOUNCE).min(end)
+                } else {
+                    deadline
+                };
+                match timeout_at(quiet, self.events.recv()).await {
+                    Ok(Some(event)) => interesting |= self.note(event),
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        }
+        let now = Instant::now();
+        self.writing
+            .retain(|_, last| now.duration_since(*last) < WRITING);
+        Wakeup {
+            touched: std::mem::take(&mut self.touched),
+            busy: self.writing.keys().cloned().collect(),
+        }
+    }
+
+    /// Whether the event may have changed a manifest.
+    fn note(&mut self, event: notify::Result<Event>) -> bool {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(%error, "inotify failed: looking at all manifests again");
+                self.watched.clear();
+                return true;
+            }
+        };
+        let written = matches!(
+            event.kind,
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+        );
+        if matches!(event.kind, EventKind::Access(_)) && !written {
+            return false;
+        }
+        let writing = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
+        for path in event.paths {
+            if writing {
+                self.writing.insert(path.clone(), Instant::now());
+            } else {
+                self.writing.remove(&path);
+            }
+            self.touched.insert(path);
+        }
+        true
+    }
+
+    /// Watches each folder that is there, anew if it was replaced. Whether all
+    /// of them are watched.
+    fn watch(&mut self) -> bool {
+        let Some(watcher) = &mut self.watcher else {
+            return false;
+        };
+        let mut complete = true;
+        for dir in &self.dirs {
+            let Ok(metadata) = fs::metadata(dir) else {
+                self.watched.remove(dir);
+                complete = false;
+                continue;
+            };
+            let id = (metadata.dev(), metadata.ino());
+            if self.watched.get(dir) == Some(&id) {
+                continue;
+            }
+            // It fails where the watch went with the folder that was here.
+            let _absent = watcher.unwatch(dir);
+            match watcher.watch(dir, RecursiveMode::Recursive) {
+                Ok(()) => {
+                    self.watched.insert(dir.clone(), id);
+                }
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "cannot follow this folder: looking at it every second");
+                    self.watched.remove(dir);
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+}
