@@ -1,4 +1,6 @@
-//! The lab of network namespaces and the demo that runs in it.
+//! The lab of network namespaces, the demo that runs in it, and an API server
+//! for tests.
 
+pub mod api;
 pub mod demo;
 pub mod lab;

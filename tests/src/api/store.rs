@@ -1,0 +1,155 @@
+//! Objects and their history, in versions as etcd counts them.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::query::Selectors;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    Services,
+    EndpointSlices,
+    Nodes,
+}
+
+impl Resource {
+    pub(super) fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/api/v1/services" => Self::Services,
+            "/apis/discovery.k8s.io/v1/endpointslices" => Self::EndpointSlices,
+            "/api/v1/nodes" => Self::Nodes,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn types(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Services => ("v1", "Service"),
+            Self::EndpointSlices => ("discovery.k8s.io/v1", "EndpointSlice"),
+            Self::Nodes => ("v1", "Node"),
+        }
+    }
+}
+
+/// Namespace and name.
+pub(super) type Name = (String, String);
+
+#[derive(Default)]
+pub(super) struct Store {
+    version: u64,
+    /// Watches can start from here on.
+    oldest: u64,
+    objects: BTreeMap<(Resource, Name), Value>,
+    history: Vec<Step>,
+}
+
+struct Step {
+    version: u64,
+    resource: Resource,
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+/// A page of a list.
+pub(super) struct Page {
+    pub(super) items: Vec<Value>,
+    pub(super) version: u64,
+    /// The first name that is not in the page any more.
+    pub(super) next: Option<Name>,
+}
+
+impl Store {
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn is_gone(&self, version: u64) -> bool {
+        version < self.oldest
+    }
+
+    pub(super) fn put(&mut self, resource: Resource, mut object: Value) {
+        let name = name(&object);
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let before = self.objects.insert((resource, name), object.clone());
+        self.history.push(Step {
+            version: self.version,
+            resource,
+            before,
+            after: Some(object),
+        });
+    }
+
+    pub(super) fn delete(&mut self, resource: Resource, namespace: &str, name: &str) -> bool {
+        let key = (resource, (namespace.to_owned(), name.to_owned()));
+        let Some(before) = self.objects.remove(&key) else {
+            return false;
+        };
+        self.version += 1;
+        self.history.push(Step {
+            version: self.version,
+            resource,
+            before: Some(before),
+            after: None,
+        });
+        true
+    }
+
+    pub(super) fn compact(&mut self) {
+        self.version += 1;
+        self.oldest = self.version;
+        self.history.clear();
+    }
+
+    pub(super) fn list(
+        &self,
+        resource: Resource,
+        selectors: &Selectors,
+        start: Option<&Name>,
+        limit: usize,
+    ) -> Page {
+        let of_kind = self.objects.iter().filter(|((other, _), _)| *other == resource);
+        let mut rest = of_kind
+            .filter(|((_, name), _)| start.is_none_or(|start| name >= start))
+            .filter(|(_, object)| selectors.match_object(object));
+        let items: Vec<Value> = rest.by_ref().take(limit).map(|(_, object)| object.clone()).collect();
+        Page {
+            items,
+            version: self.version,
+            next: rest.next().map(|((_, name), _)| name.clone()),
+        }
+    }
+
+    /// The events after `version`, as a watch with `selectors` sees them.
+    pub(super) fn events(
+        &self,
+        resource: Resource,
+        selectors: &Selectors,
+        version: u64,
+    ) -> Vec<Value> {
+        let (api_version, kind) = resource.types();
+        let seen = |object: &Option<Value>| {
+            object.clone().filter(|object| selectors.match_object(object))
+        };
+        let steps = self.history.iter().filter(|step| step.version > version && step.resource == resource);
+        let events = steps.filter_map(|step| {
+            let (kind_of_event, mut object) = match (seen(&step.before), seen(&step.after)) {
+                (None, None) => return None,
+                (None, Some(after)) => ("ADDED", after),
+                (Some(_), Some(after)) => ("MODIFIED", after),
+                (Some(before), None) => ("DELETED", before),
+            };
+            object["apiVersion"] = api_version.into();
+            object["kind"] = kind.into();
+            object["metadata"]["resourceVersion"] = step.version.to_string().into();
+            Some(json!({"type": kind_of_event, "object": object}))
+        });
+        events.collect()
+    }
+}
+
+fn name(object: &Value) -> Name {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
