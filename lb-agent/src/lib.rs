@@ -1,5 +1,6 @@
 //! The agent: watch -> model -> compile -> diff -> apply.
 
+pub mod agent;
 pub mod compile;
 pub mod dataplane;
 pub mod interfaces;

@@ -1,1 +1,148 @@
-fn main() {}
+//! `lb-agent`: runs on every node, in the place of kube-proxy.
+
+use std::{io::IsTerminal as _, path::PathBuf};
+
+use clap::{Parser, Subcommand};
+use ipnet::IpNet;
+use lb_agent::{
+    agent::{self, Source},
+    dataplane::{self, TcModeOption, XdpModeOption},
+    interfaces::{Pattern, Patterns},
+};
+use tracing_subscriber::EnvFilter;
+
+/// Kubernetes Services, translated per packet in XDP and TC.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Keep the dataplane in step with Services and EndpointSlices
+    Run(Run),
+    /// Print Services, frontends, backends and interfaces of a running agent
+    Status(Status),
+    /// Detach all programs and remove all pins
+    Cleanup(Cleanup),
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// Read manifests from this folder and follow it, instead of the
+    /// Kubernetes API; may be given several times
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    manifests: Vec<PathBuf>,
+    /// Reach the Kubernetes API as this file says [default: in-cluster, else
+    /// the usual kubeconfig]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Name of this node as EndpointSlices write it
+    #[arg(long, env = "NODE_NAME")]
+    node_name: String,
+    /// With --manifests: clusterIPs are taken from here, one CIDR per family
+    #[arg(long, value_name = "CIDR", default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
+    service_cidr: Vec<IpNet>,
+    /// With --manifests: remember allocated addresses and ports in this file
+    /// [default: .lb-allocations.json in the first folder]
+    #[arg(long, value_name = "FILE")]
+    allocations: Option<PathBuf>,
+    /// Folder for pinned maps and links, on a BPF filesystem
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/lb")]
+    bpffs: PathBuf,
+    /// Unix socket that `lb-agent status` asks
+    #[arg(long, value_name = "PATH", default_value = "/run/lb/agent.sock")]
+    socket: PathBuf,
+    /// Interfaces towards other nodes and the world, as a pattern such as
+    /// `eth*` or `!eth1` [default: found by default routes and node addresses]
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    uplink: Vec<Pattern>,
+    /// Host ends of pod interfaces, as a pattern [default: veths whose peer is
+    /// in another namespace]
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pod_interface: Vec<Pattern>,
+    /// XDP on uplinks
+    #[arg(long, value_enum, default_value = "auto")]
+    xdp: XdpModeOption,
+    /// How TC programs are attached
+    #[arg(long, value_enum, default_value = "auto")]
+    tc: TcModeOption,
+    /// Log the verdict of every packet: for a person who looks, never for load
+    #[arg(long)]
+    trace_packets: bool,
+}
+
+#[derive(clap::Args)]
+struct Status {
+    #[arg(long, value_name = "PATH", default_value = "/run/lb/agent.sock")]
+    socket: PathBuf,
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+struct Cleanup {
+    /// Folder that `lb-agent run` was given
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/lb")]
+    bpffs: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match Arguments::parse().command {
+        Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?
+            .block_on(agent::run(run.options())),
+        Command::Status(status) => agent::print_status(&status.socket, status.json),
+        Command::Cleanup(cleanup) => {
+            let removed = dataplane::cleanup(&cleanup.bpffs)?;
+            for path in &removed {
+                println!("removed {}", path.display());
+            }
+            if removed.is_empty() {
+                println!("{}: nothing to remove", cleanup.bpffs.display());
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Run {
+    fn options(self) -> agent::Options {
+        let source = if self.manifests.is_empty() {
+            Source::Kubernetes {
+                kubeconfig: self.kubeconfig,
+            }
+        } else {
+            Source::Manifests {
+                folders: self.manifests,
+                service_cidrs: self.service_cidr,
+                allocations: self.allocations,
+            }
+        };
+        agent::Options {
+            source,
+            node_name: self.node_name,
+            dataplane: dataplane::Options {
+                bpffs: self.bpffs,
+                xdp: self.xdp,
+                tc: self.tc,
+                trace_packets: self.trace_packets,
+            },
+            interfaces: Patterns {
+                uplink: self.uplink,
+                pod: self.pod_interface,
+            },
+            socket: self.socket,
+        }
+    }
+}

@@ -28,7 +28,7 @@ use super::{
     DataplaneError, bpffs,
     load::{EGRESS, INGRESS, XDP, program},
 };
-use crate::interfaces::{Interface, Kind};
+use crate::interfaces::{Device, Interface, Kind};
 
 const LOOPBACK: u32 = 1;
 
@@ -39,7 +39,9 @@ const HANDLE: TcHandle = TcHandle::new(0, 1);
 /// `--xdp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum XdpModeOption {
-    /// Native where the driver can, else none: TC does it all.
+    /// Native where the driver can, else none: TC does it all. None on a
+    /// veth either: frames sent back are lost when its other end has neither
+    /// XDP nor GRO, and TSO is off on that end.
     Auto,
     Native,
     Generic,
@@ -241,6 +243,7 @@ impl Attachments {
     ) -> Result<XdpMode, String> {
         let modes: &[XdpMode] = match self.xdp {
             XdpModeOption::Off => &[],
+            XdpModeOption::Auto if matches!(interface.device, Device::Veth { .. }) => &[],
             XdpModeOption::Auto | XdpModeOption::Native => &[XdpMode::Native],
             XdpModeOption::Generic => &[XdpMode::Generic],
         };

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
-use crate::interfaces;
+use crate::interfaces::{self, Device};
 
 #[derive(Debug, Error)]
 pub enum DataplaneError {
@@ -102,8 +102,14 @@ impl Dataplane {
         &mut self,
         interfaces: &[interfaces::Interface],
     ) -> Vec<AttachmentError> {
-        let mut errors = self.write_interfaces(interfaces);
-        errors.extend(self.attachments.sync(&mut self.ebpf, interfaces));
+        // The programs expect an Ethernet header.
+        let framed: Vec<_> = interfaces
+            .iter()
+            .filter(|interface| interface.device != Device::Unframed)
+            .cloned()
+            .collect();
+        let mut errors = self.write_interfaces(&framed);
+        errors.extend(self.attachments.sync(&mut self.ebpf, &framed));
         errors
     }
 

@@ -7,7 +7,7 @@ use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, Slice, maps}
 
 use super::{AttachmentError, Dataplane, DataplaneError};
 use crate::{
-    interfaces::{self, Kind},
+    interfaces::{self, Device, Kind},
     model::Family,
     reconcile::{Snapshot, TableError, Tables},
 };
@@ -100,7 +100,7 @@ impl Dataplane {
             };
             let record = Interface {
                 kind: kind(interface.kind) as u32,
-                flags: if interface.veth {
+                flags: if matches!(interface.device, Device::Veth { .. }) {
                     Interface::REDIRECT
                 } else {
                     0

@@ -25,6 +25,7 @@ pub fn classify(facts: &Facts, node_ips: &[IpAddr], patterns: &Patterns) -> Vec<
                 index: *index,
                 name: link.name.clone(),
                 kind: view.kind(*index, link)?,
+                device: link.device,
                 mac: link.mac,
                 addresses: view.addresses(*index).to_vec(),
                 up: link.up,

@@ -11,6 +11,7 @@ use std::{fmt, io, net::IpAddr};
 pub use classify::classify;
 pub use facts::{Address, Device, Facts, Link};
 pub use pattern::{BadPattern, Pattern, Patterns};
+use serde::Serialize;
 pub use watch::{Options, watch};
 
 /// One interface that matters to the dataplane.
@@ -20,6 +21,7 @@ pub struct Interface {
     pub index: u32,
     pub name: String,
     pub kind: Kind,
+    pub device: Device,
     /// None where the device has no 6-byte hardware address.
     pub mac: Option<[u8; 6]>,
     /// The node's own addresses on it, in order: every scope except
@@ -30,7 +32,8 @@ pub struct Interface {
 }
 
 /// The role of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// Traffic of the outside and of other nodes passes here: it has a default
     /// route, or owns one of the addresses that the cluster knows the node by.

@@ -1,0 +1,86 @@
+//! `lb-agent status`: asks a running agent and prints what it says.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Prints the status of the agent behind `socket`, as JSON or as tables.
+pub fn print_status(socket: &Path, json: bool) -> anyhow::Result<()> {
+    let body = fetch(socket).with_context(|| {
+        format!("{}: no agent answers here; is it running?", socket.display())
+    })?;
+    let status: Value = serde_json::from_str(&body)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    print!("{}", render(&status));
+    Ok(())
+}
+
+fn fetch(socket: &Path) -> anyhow::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(b"GET /status HTTP/1.0\r\nHost: agent\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("the answer is not HTTP")?;
+    let line = head.lines().next().unwrap_or_default();
+    if !line.contains(" 200 ") {
+        bail!("answered {line:?}");
+    }
+    Ok(body.to_owned())
+}
+
+/// Services with their frontends and backends, one row each.
+fn render(status: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut out = format!(
+        "node {} {}\n",
+        text(&status["node"]),
+        if status["synced"] == Value::Bool(true) { "in sync" } else { "NOT IN SYNC" },
+    );
+    for interface in list(&status["interfaces"]) {
+        let [name, kind, xdp, tc] = ["name", "kind", "xdp", "tc"].map(|key| text(&interface[key]));
+        out.push_str(&format!("interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}\n"));
+    }
+    for service in list(&status["services"]) {
+        let [namespace, name, kind] = ["namespace", "name", "type"].map(|key| text(&service[key]));
+        out.push_str(&format!("\n{namespace}/{name} {kind}\n"));
+        for port in list(&service["ports"]) {
+            let [name, protocol] = ["name", "protocol"].map(|key| text(&port[key]));
+            for frontend in list(&port["frontends"]) {
+                let [address, number, kind, error] =
+                    ["address", "port", "kind", "error"].map(|key| text(&frontend[key]));
+                out.push_str(&format!("  {kind:<14} {address} {number}/{protocol} {name} {error}\n"));
+            }
+            for backend in list(&port["backends"]) {
+                let [address, number, connections] =
+                    ["address", "port", "connections"].map(|key| text(&backend[key]));
+                let place = if backend["local"] == Value::Bool(true) { "local" } else { "remote" };
+                out.push_str(&format!(
+                    "    -> {address} {number} {place}, {connections} connections\n"
+                ));
+            }
+        }
+    }
+    for problem in list(&status["problems"]) {
+        out.push_str(&format!("problem: {}\n", text(&problem)));
+    }
+    out
+}

@@ -1,0 +1,359 @@
+//! The agent's loop: watch -> model -> compile -> diff -> apply.
+
+mod client;
+mod status;
+mod store;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time,
+};
+
+pub use self::{
+    client::print_status,
+    status::{BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status},
+};
+use self::{
+    status::{Request, readable},
+    store::Store,
+};
+use crate::{
+    dataplane::{self, AttachmentError, Dataplane},
+    interfaces::{self, Interface},
+    model::{Change, Node},
+    reconcile::Reconciler,
+    watch as sources,
+};
+
+/// What `lb-agent run` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub source: Source,
+    pub node_name: String,
+    pub dataplane: dataplane::Options,
+    pub interfaces: interfaces::Patterns,
+    pub socket: PathBuf,
+}
+
+/// Where Services come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Kubernetes {
+        kubeconfig: Option<PathBuf>,
+    },
+    Manifests {
+        folders: Vec<PathBuf>,
+        service_cidrs: Vec<IpNet>,
+        allocations: Option<PathBuf>,
+    },
+}
+
+/// How long failed writes and attachments rest.
+const RETRY: Duration = Duration::from_secs(1);
+const QUEUE: usize = 1024;
+
+/// Runs until a signal ends it, leaving the dataplane at work.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let dataplane = Dataplane::open(&options.dataplane)?;
+    let _lock = lock(&options.dataplane.bpffs)?;
+    let (changes, mut incoming) = mpsc::channel(QUEUE);
+    let source = start_source(&options, changes);
+    let (snapshots, mut interfaces) = watch::channel(Vec::new());
+    let (node_ips, of_node) = watch::channel(Vec::new());
+    let following = interfaces::Options {
+        patterns: options.interfaces.clone(),
+        node_ips: of_node,
+    };
+    let mut follower = tokio::spawn(interfaces::watch(following, snapshots));
+    let (requests, mut asked) = mpsc::channel(16);
+    let socket = options.socket.clone();
+    let mut server = tokio::spawn(async move { status::serve(&socket, requests).await });
+
+    let mut agent = Agent::new(&options.node_name, dataplane)?;
+    let mut retry = time::interval(RETRY);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            change = incoming.recv() => match change {
+                Some(change) => {
+                    agent.store.take(change);
+                    while let Ok(change) = incoming.try_recv() {
+                        agent.store.take(change);
+                    }
+                    if let Some(node) = &agent.store.node_object {
+                        node_ips.send_if_modified(|held| {
+                            let changed = *held != node.internal_ips;
+                            held.clone_from(&node.internal_ips);
+                            changed
+                        });
+                    }
+                    agent.apply();
+                }
+                None => bail!("{}", ended("source of Services", source.await)),
+            },
+            Ok(()) = interfaces.changed() => {
+                let snapshot = interfaces.borrow_and_update().clone();
+                agent.take_interfaces(snapshot);
+            }
+            Some(request) = asked.recv() => agent.answer(request),
+            _ = retry.tick() => agent.retry(),
+            result = &mut follower => bail!("{}", ended("interfaces", result)),
+            result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    source.abort();
+    tracing::info!("stopped; the dataplane goes on");
+    Ok(())
+}
+
+/// Keeps a second agent from writing the same maps.
+fn lock(pins: &std::path::Path) -> anyhow::Result<Flock<File>> {
+    let folder = File::open(pins).with_context(|| pins.display().to_string())?;
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| anyhow::Error::from(errno))
+        .with_context(|| format!("{}: another agent is at work here", pins.display()))
+}
+
+fn start_source(
+    options: &Options,
+    changes: mpsc::Sender<Change>,
+) -> JoinHandle<anyhow::Result<()>> {
+    let node_name = options.node_name.clone();
+    match options.source.clone() {
+        Source::Kubernetes { kubeconfig } => tokio::spawn(async move {
+            let options = sources::KubernetesOptions {
+                kubeconfig,
+                node_name,
+            };
+            Ok(sources::kubernetes(options, changes).await?)
+        }),
+        Source::Manifests {
+            folders,
+            service_cidrs,
+            allocations,
+        } => tokio::spawn(async move {
+            let options = sources::FolderOptions {
+                dirs: folders,
+                allocations,
+                service_cidrs,
+                node: Node {
+                    name: node_name,
+                    internal_ips: Vec::new(),
+                    zone: None,
+                    pod_cidrs: Vec::new(),
+                },
+            };
+            Ok(sources::folder(options, changes).await?)
+        }),
+    }
+}
+
+fn ended<E: std::fmt::Display>(
+    what: &str,
+    result: Result<Result<(), E>, tokio::task::JoinError>,
+) -> String {
+    match result {
+        Ok(Ok(())) => format!("{what} ended"),
+        Ok(Err(error)) => format!("{what}: {error:#}"),
+        Err(error) => format!("{what}: {error}"),
+    }
+}
+
+struct Agent {
+    store: Store,
+    reconciler: Reconciler,
+    dataplane: Dataplane,
+    interfaces: Option<Vec<Interface>>,
+    attachment_errors: Vec<AttachmentError>,
+    node_name: String,
+    started: Instant,
+    /// The first full state is in the maps.
+    programmed: bool,
+    /// Programs of this version run on every interface.
+    attached: bool,
+}
+
+impl Agent {
+    fn new(node_name: &str, dataplane: Dataplane) -> anyhow::Result<Self> {
+        let reconciler = Reconciler::new(dataplane.snapshot()?);
+        Ok(Self {
+            store: Store::new(node_name),
+            reconciler,
+            dataplane,
+            interfaces: None,
+            attachment_errors: Vec::new(),
+            node_name: node_name.to_owned(),
+            started: Instant::now(),
+            programmed: false,
+            attached: false,
+        })
+    }
+
+    /// Nothing is programmed, and nothing removed, before the first full list
+    /// and the node's own addresses are known.
+    fn apply(&mut self) {
+        if !self.store.synced || self.interfaces.is_none() {
+            return;
+        }
+        let now = self.started.elapsed();
+        if self.store.is_dirty() {
+            let changes = self.store.compile();
+            self.reconciler.apply(changes, now, &mut self.dataplane);
+        }
+        if !self.programmed {
+            self.reconciler.sweep(now, &mut self.dataplane);
+            self.programmed = true;
+            self.attach();
+            tracing::info!(took = ?self.started.elapsed(), "in sync");
+        }
+    }
+
+    fn take_interfaces(&mut self, interfaces: Vec<Interface>) {
+        let addresses = interfaces
+            .iter()
+            .flat_map(|interface| &interface.addresses)
+            .filter(|address| !address.is_loopback())
+            .copied()
+            .collect();
+        self.store
+            .update_node(|node| node.node_port_addresses = addresses);
+        self.interfaces = Some(interfaces);
+        if self.programmed {
+            self.attach();
+        }
+        self.apply();
+    }
+
+    fn attach(&mut self) {
+        let Some(interfaces) = &self.interfaces else {
+            return;
+        };
+        let errors = self.dataplane.sync_interfaces(interfaces);
+        for error in &errors {
+            if !self.attachment_errors.contains(error) {
+                tracing::warn!(%error, "will retry");
+            }
+        }
+        self.attachment_errors = errors;
+        if self.attachment_errors.is_empty() && !self.attached {
+            self.attached = true;
+            self.dataplane.forget_other_versions();
+        }
+    }
+
+    fn retry(&mut self) {
+        if !self.programmed {
+            return;
+        }
+        if self.reconciler.failures() > 0 {
+            let now = self.started.elapsed();
+            self.reconciler.retry(now, &mut self.dataplane);
+        }
+        if !self.attachment_errors.is_empty() {
+            self.attach();
+        }
+    }
+
+    fn answer(&self, request: Request) {
+        // The asker may have gone.
+        let _ = request.send(self.status());
+    }
+
+    fn status(&self) -> Status {
+        let mut problems: Vec<String> = self.store.problems.iter().map(ToString::to_string).collect();
+        problems.extend(self.attachment_errors.iter().map(ToString::to_string));
+        let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        match self.dataplane.counters() {
+            Ok(values) => {
+                for (hook, verdict, value) in values {
+                    let hook = counters.entry(hook.name().to_owned()).or_default();
+                    hook.insert(verdict.name().to_owned(), value);
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+        Status {
+            synced: self.programmed && self.attached,
+            node: self.node_name.clone(),
+            interfaces: self.dataplane.attached(),
+            services: self.services(&mut problems),
+            problems,
+            counters,
+        }
+    }
+
+    fn services(&self, problems: &mut Vec<String>) -> Vec<ServiceStatus> {
+        let connections = self.dataplane.connections_by_backend();
+        let mut services: Vec<ServiceStatus> = Vec::new();
+        for state in self.reconciler.ports() {
+            let id = &state.port.id;
+            if let Some(error) = state.error {
+                problems.push(format!(
+                    "Service {} port {:?} {}: {error}",
+                    id.service, id.port, id.protocol
+                ));
+            }
+            let frontends = state.port.frontends.iter().map(|(key, frontend)| {
+                let (address, port) = readable(key);
+                let error = match self.reconciler.owner(key) {
+                    Some(owner) if owner != id => Some(format!("held by {}", owner.service)),
+                    _ => state.error.map(ToString::to_string),
+                };
+                FrontendStatus {
+                    address,
+                    port,
+                    kind: frontend.kind,
+                    error,
+                }
+            });
+            let backends = state.port.cluster.union(&state.port.local);
+            let port = PortStatus {
+                name: id.port.clone(),
+                protocol: id.protocol,
+                family: id.family,
+                frontends: frontends.collect(),
+                backends: backends
+                    .map(|backend| BackendStatus {
+                        address: backend.address,
+                        port: backend.port,
+                        local: backend.local,
+                        connections: state
+                            .backend_ids
+                            .get(&(backend.address, backend.port))
+                            .and_then(|id| connections.get(id))
+                            .copied()
+                            .unwrap_or_default(),
+                    })
+                    .collect(),
+            };
+            let (namespace, name) = (&id.service.namespace, &id.service.name);
+            match services.last_mut() {
+                Some(last) if last.namespace == *namespace && last.name == *name => {
+                    last.ports.push(port);
+                }
+                _ => services.push(ServiceStatus {
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                    service_type: self.store.service(&id.service).map(|s| s.service_type),
+                    ports: vec![port],
+                }),
+            }
+        }
+        services
+    }
+}

@@ -1,0 +1,106 @@
+//! What the agent says of itself: `GET /status` on its socket, and
+//! `lb-agent status`.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use lb_common::FrontendKey;
+use serde::Serialize;
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    compile::FrontendKind,
+    dataplane::Attached,
+    model::{Family, Protocol, ServiceType},
+};
+
+/// State of one agent.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The first full state is in the maps and programs are attached.
+    pub synced: bool,
+    pub node: String,
+    pub interfaces: Vec<Attached>,
+    pub services: Vec<ServiceStatus>,
+    /// One line each.
+    pub problems: Vec<String>,
+    /// Packets by hook and verdict; zeros left out.
+    pub counters: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceStatus {
+    pub namespace: String,
+    pub name: String,
+    #[serde(rename = "type")]
+    pub service_type: Option<ServiceType>,
+    pub ports: Vec<PortStatus>,
+}
+
+/// A service port in one family.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortStatus {
+    pub name: String,
+    pub protocol: Protocol,
+    pub family: Family,
+    pub frontends: Vec<FrontendStatus>,
+    pub backends: Vec<BackendStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct FrontendStatus {
+    pub address: IpAddr,
+    pub port: u16,
+    pub kind: FrontendKind,
+    /// Why it does not do what the Service says.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BackendStatus {
+    pub address: IpAddr,
+    pub port: u16,
+    /// On this node.
+    pub local: bool,
+    /// Open connections from this node's clients.
+    pub connections: u64,
+}
+
+/// Asks the agent's loop for its status.
+pub(super) type Request = oneshot::Sender<Status>;
+
+/// Serves `/status` on a Unix socket until the process ends.
+pub(super) async fn serve(path: &Path, requests: mpsc::Sender<Request>) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    if UnixStream::connect(path).is_err() && path.exists() {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    let router = Router::new().route("/status", get(answer)).with_state(requests);
+    axum::serve(listener, router).await
+}
+
+async fn answer(
+    State(requests): State<mpsc::Sender<Request>>,
+) -> Result<Json<Status>, StatusCode> {
+    let (request, response) = oneshot::channel();
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    requests.send(request).await.map_err(|_| unavailable)?;
+    response.await.map(Json).map_err(|_| unavailable)
+}
+
+/// Address and port of a map key, as people write them.
+pub(super) fn readable(key: &FrontendKey) -> (IpAddr, u16) {
+    (key.address.into(), u16::from_be(key.port))
+}

@@ -1,0 +1,117 @@
+//! Objects as they were last told, and which Services they touch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+};
+
+use crate::{
+    compile::{NodeContext, Port, PortId, compile},
+    model::{Change, Node, ObjectName, Problem, Service, Slice},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    services: BTreeMap<ObjectName, Service>,
+    slices: BTreeMap<ObjectName, Slice>,
+    slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Ports each Service was last compiled to.
+    compiled: HashMap<ObjectName, BTreeSet<PortId>>,
+    dirty: BTreeSet<ObjectName>,
+    node: NodeContext,
+    pub(super) node_object: Option<Node>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) synced: bool,
+}
+
+impl Store {
+    pub(super) fn new(node_name: &str) -> Self {
+        Self {
+            node: NodeContext {
+                name: node_name.to_owned(),
+                ..NodeContext::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn take(&mut self, change: Change) {
+        match change {
+            Change::Service(name, Some(service)) => {
+                self.dirty.insert(name.clone());
+                self.services.insert(name, service);
+            }
+            Change::Service(name, None) => {
+                self.services.remove(&name);
+                self.dirty.insert(name);
+            }
+            Change::Slice(name, slice) => self.take_slice(name, slice),
+            Change::Node(node) => {
+                let zone = node.zone.clone();
+                self.node_object = Some(node);
+                self.update_node(|context| context.zone = zone);
+            }
+            Change::Problems(problems) => self.problems = problems,
+            Change::Synced => self.synced = true,
+        }
+    }
+
+    /// Changes what compile knows of the node; a real change touches all.
+    pub(super) fn update_node(&mut self, update: impl FnOnce(&mut NodeContext)) {
+        let before = self.node.clone();
+        update(&mut self.node);
+        if before != self.node {
+            self.dirty.extend(self.services.keys().cloned());
+        }
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// What became of the ports of every touched Service.
+    pub(super) fn compile(&mut self) -> Vec<(PortId, Option<Port>)> {
+        let mut changes = Vec::new();
+        for name in mem::take(&mut self.dirty) {
+            let ports = match self.services.get(&name) {
+                Some(service) => compile(service, self.slices(&name), &self.node),
+                None => Vec::new(),
+            };
+            let ids: BTreeSet<PortId> = ports.iter().map(|port| port.id.clone()).collect();
+            let before = self.compiled.remove(&name).unwrap_or_default();
+            changes.extend(before.difference(&ids).map(|id| (id.clone(), None)));
+            changes.extend(ports.into_iter().map(|port| (port.id.clone(), Some(port))));
+            if !ids.is_empty() {
+                self.compiled.insert(name, ids);
+            }
+        }
+        changes
+    }
+
+    pub(super) fn service(&self, name: &ObjectName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        names.filter_map(|name| self.slices.get(name))
+    }
+
+    fn take_slice(&mut self, name: ObjectName, slice: Option<Slice>) {
+        if let Some(old) = self.slices.remove(&name) {
+            if let Some(names) = self.slices_of.get_mut(&old.service) {
+                names.remove(&name);
+                if names.is_empty() {
+                    self.slices_of.remove(&old.service);
+                }
+            }
+            self.dirty.insert(old.service);
+        }
+        if let Some(slice) = slice {
+            let names = self.slices_of.entry(slice.service.clone()).or_default();
+            names.insert(name.clone());
+            self.dirty.insert(slice.service.clone());
+            self.slices.insert(name, slice);
+        }
+    }
+}
