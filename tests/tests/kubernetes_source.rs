@@ -25,7 +25,7 @@ struct Fixture {
 
 impl Fixture {
     async fn new(objects: u16, faults: Faults) -> Self {
-        let api = Api::start().await.unwrap();
+        let api = Api::start().await.expect("a free port");
         for index in 0..objects {
             api.put(Resource::Services, service(index, 80));
             api.put(Resource::EndpointSlices, slice(index, 1));
@@ -33,9 +33,10 @@ impl Fixture {
         api.put(Resource::Nodes, node("n1", "z1"));
         api.put(Resource::Nodes, node("n2", "z2"));
         api.set_faults(faults);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a folder");
         let kubeconfig = dir.path().join("kubeconfig");
-        api.write_kubeconfig(&kubeconfig).unwrap();
+        api.write_kubeconfig(&kubeconfig)
+            .expect("a writable folder");
         let (sender, changes) = channel(16);
         let options = KubernetesOptions {
             kubeconfig: Some(kubeconfig),
@@ -68,18 +69,24 @@ impl Fixture {
 
     async fn receive(&mut self) {
         let next = tokio::time::timeout(Duration::from_secs(60), self.changes.recv());
-        match next.await.expect("a change in time").expect("a running source") {
+        match next
+            .await
+            .expect("a change in time")
+            .expect("a running source")
+        {
             Change::Service(name, service) => {
                 let prefix = format!("service/{} ", name.name);
                 self.removals += usize::from(service.is_none());
                 self.state.retain(|line| !line.starts_with(&prefix));
-                self.state.extend(service.map(|service| format!("{prefix}{}", service.ports[0].port)));
+                self.state
+                    .extend(service.map(|service| format!("{prefix}{}", service.ports[0].port)));
             }
             Change::Slice(name, slice) => {
                 let prefix = format!("slice/{} ", name.name);
                 self.removals += usize::from(slice.is_none());
                 self.state.retain(|line| !line.starts_with(&prefix));
-                self.state.extend(slice.map(|slice| format!("{prefix}{}", slice.endpoints[0].address)));
+                self.state
+                    .extend(slice.map(|slice| format!("{prefix}{}", slice.endpoints[0].address)));
             }
             Change::Node(node) => self.zone = node.zone,
             Change::Problems(problems) => {
@@ -123,7 +130,10 @@ fn node(name: &str, zone: &str) -> Value {
 
 fn expect(indexes: impl Iterator<Item = u16>, port: u16, host: u16) -> BTreeSet<String> {
     let lines = indexes.flat_map(|index| {
-        [format!("service/s{index} {port}"), format!("slice/s{index}-1 10.1.{}.{host}", index % 250)]
+        [
+            format!("service/s{index} {port}"),
+            format!("slice/s{index}-1 10.1.{}.{host}", index % 250),
+        ]
     });
     lines.collect()
 }
@@ -142,7 +152,10 @@ fn rewrite(api: &Api, to: u16, all: u16, port: u16, host: u16) {
 
 #[tokio::test]
 async fn lists_in_pages_then_follows() {
-    let faults = Faults { page: Some(7), ..Faults::default() };
+    let faults = Faults {
+        page: Some(7),
+        ..Faults::default()
+    };
     let mut source = Fixture::synced(30, faults).await;
     assert_eq!(source.api.counts().further_pages, 8);
     rewrite(&source.api, 20, 30, 81, 2);
@@ -170,7 +183,9 @@ async fn what_is_not_proxied_goes() {
     source.api.put(Resource::Services, other);
     source.api.put(Resource::EndpointSlices, labelled);
     let mut left = expect(0..3, 80, 1);
-    left.retain(|line| !["service/s0 80", "service/s1 80", "slice/s2-1 10.1.2.1"].contains(&line.as_str()));
+    left.retain(|line| {
+        !["service/s0 80", "service/s1 80", "slice/s2-1 10.1.2.1"].contains(&line.as_str())
+    });
     source.until(&left).await;
 }
 
@@ -184,7 +199,11 @@ async fn a_malformed_object_spoils_no_other() {
         source.receive().await;
     }
     assert_eq!(source.state, expect(0..2, 80, 1));
-    assert!(source.problems[0].starts_with("API: Service default/s9: found "), "{:?}", source.problems);
+    assert!(
+        source.problems[0].starts_with("API: Service default/s9: found "),
+        "{:?}",
+        source.problems
+    );
 
     let mut malformed = service(0, 81);
     malformed["spec"]["ports"][0]["port"] = "http".into();
@@ -206,7 +225,10 @@ async fn a_malformed_object_spoils_no_other() {
 async fn a_connection_that_breaks_within_an_event() {
     let mut source = Fixture::synced(5, Faults::default()).await;
     for round in 0..3 {
-        let faults = Faults { cut_next_event: true, ..Faults::default() };
+        let faults = Faults {
+            cut_next_event: true,
+            ..Faults::default()
+        };
         source.api.set_faults(faults);
         let host = 2 + round;
         rewrite(&source.api, 5, 5, 81 + round, host);
@@ -218,7 +240,10 @@ async fn a_connection_that_breaks_within_an_event() {
 
 #[tokio::test]
 async fn slow_bodies_in_small_pieces() {
-    let faults = Faults { dribble: Some((1, Duration::from_micros(50))), ..Faults::default() };
+    let faults = Faults {
+        dribble: Some((1, Duration::from_micros(50))),
+        ..Faults::default()
+    };
     let mut source = Fixture::synced(3, faults).await;
     rewrite(&source.api, 2, 3, 81, 2);
     source.until(&expect(0..2, 81, 2)).await;
@@ -234,7 +259,10 @@ async fn a_lost_server_removes_nothing() {
     source.api.resume().await.unwrap();
     source.until(&expect(0..3, 81, 2)).await;
 
-    source.api.set_faults(Faults { status: Some(500), ..Faults::default() });
+    source.api.set_faults(Faults {
+        status: Some(500),
+        ..Faults::default()
+    });
     source.api.stop().await;
     source.api.resume().await.unwrap();
     source.nothing_for(Duration::from_secs(2)).await;
@@ -248,7 +276,11 @@ async fn a_lost_server_removes_nothing() {
 #[tokio::test]
 async fn a_version_that_is_gone() {
     for gone_as_status in [false, true] {
-        let faults = Faults { gone_as_status, page: Some(3), ..Faults::default() };
+        let faults = Faults {
+            gone_as_status,
+            page: Some(3),
+            ..Faults::default()
+        };
         let mut source = Fixture::synced(10, faults).await;
         let lists = source.api.counts().lists;
         source.api.stop().await;
@@ -268,7 +300,10 @@ async fn a_version_that_is_gone() {
 
 #[tokio::test]
 async fn a_server_that_comes_late() {
-    let faults = Faults { status: Some(503), ..Faults::default() };
+    let faults = Faults {
+        status: Some(503),
+        ..Faults::default()
+    };
     let mut source = Fixture::new(2, faults).await;
     source.nothing_for(Duration::from_secs(1)).await;
     source.api.set_faults(Faults::default());

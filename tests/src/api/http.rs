@@ -39,7 +39,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
         connections.spawn(async move {
             // A connection that was cut ends with an error.
-            let _cut = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _cut = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
         while connections.try_join_next().is_some() {}
     }
@@ -53,18 +55,27 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
         return failure(status, "InternalError", "a fault on request");
     }
     let Some(resource) = Resource::at(request.uri().path()) else {
-        return failure(404, "NotFound", "the server could not find the requested resource");
+        return failure(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        );
     };
     let dribble = state.faults.dribble;
     if query.watch {
         state.counts.watches += 1;
-        let gone = query.version.is_some_and(|version| state.store.is_gone(version));
+        let gone = query
+            .version
+            .is_some_and(|version| state.store.is_gone(version));
         if gone && state.faults.gone_as_status {
             state.counts.gone += 1;
             return failure(410, "Expired", "too old resource version");
         }
         drop(state);
-        return respond(200, dribbled(watch(Arc::clone(shared), resource, query), dribble));
+        return respond(
+            200,
+            dribbled(watch(Arc::clone(shared), resource, query), dribble),
+        );
     }
 
     let start = match &query.token {
@@ -81,11 +92,17 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
             None
         }
     };
-    let asked = query.limit.filter(|limit| *limit != 0).unwrap_or(usize::MAX);
+    let asked = query
+        .limit
+        .filter(|limit| *limit != 0)
+        .unwrap_or(usize::MAX);
     let limit = state.faults.page.unwrap_or(usize::MAX).min(asked);
     let page = state.store.list(resource, &query.selectors, start, limit);
     // All pages are of one version, that of the first.
-    let version = query.token.as_ref().map_or(page.version, |(version, _)| *version);
+    let version = query
+        .token
+        .as_ref()
+        .map_or(page.version, |(version, _)| *version);
     let (api_version, kind) = resource.types();
     let list = json!({
         "kind": format!("{kind}List"),
@@ -116,7 +133,9 @@ fn watch(
     resource: Resource,
     query: Query,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let version = query.version.unwrap_or_else(|| shared.lock().store.version());
+    let version = query
+        .version
+        .unwrap_or_else(|| shared.lock().store.version());
     let watch = Watch {
         version,
         resource,
@@ -164,10 +183,13 @@ impl Watch {
             state.counts.gone += 1;
             self.over = true;
             let status = status(410, "Expired", "too old resource version");
-            self.queue.push_back(Ok(line(&json!({"type": "ERROR", "object": status}))));
+            self.queue
+                .push_back(Ok(line(&json!({"type": "ERROR", "object": status}))));
             return;
         }
-        let events = state.store.events(self.resource, &self.query.selectors, self.version);
+        let events = state
+            .store
+            .events(self.resource, &self.query.selectors, self.version);
         self.version = state.store.version();
         for event in events {
             let line = line(&event);
@@ -176,7 +198,8 @@ impl Watch {
                 state.counts.cuts += 1;
                 self.over = true;
                 self.queue.push_back(Ok(line.slice(..line.len() / 2)));
-                self.queue.push_back(Err(io::ErrorKind::ConnectionReset.into()));
+                self.queue
+                    .push_back(Err(io::ErrorKind::ConnectionReset.into()));
                 return;
             }
             self.queue.push_back(Ok(line));
@@ -191,7 +214,8 @@ impl Watch {
         let (api_version, kind) = self.resource.types();
         let metadata = json!({"resourceVersion": self.version.to_string()});
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
-        self.queue.push_back(Ok(line(&json!({"type": "BOOKMARK", "object": object}))));
+        self.queue
+            .push_back(Ok(line(&json!({"type": "BOOKMARK", "object": object}))));
     }
 }
 
@@ -204,7 +228,10 @@ fn dribbled(
     };
     let pieces = body.flat_map(move |item| {
         let pieces = match item {
-            Ok(bytes) => bytes.chunks(size).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect(),
+            Ok(bytes) => bytes
+                .chunks(size)
+                .map(|piece| Ok(Bytes::copy_from_slice(piece)))
+                .collect(),
             Err(error) => vec![Err(error)],
         };
         stream::iter(pieces)
@@ -222,10 +249,15 @@ fn failure(code: u16, reason: &str, message: &str) -> Response<Body> {
 }
 
 fn respond(code: u16, body: BoxStream<'static, io::Result<Bytes>>) -> Response<Body> {
-    let mut response = Response::new(StreamBody::new(body.map(|piece| piece.map(Frame::data)).boxed()));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::new(StreamBody::new(
+        body.map(|piece| piece.map(Frame::data)).boxed(),
+    ));
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = hyper::header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, json);
     response
 }
 

@@ -157,7 +157,10 @@ impl Api {
     pub async fn resume(&mut self) -> io::Result<()> {
         self.stop().await;
         let listener = TcpListener::bind(self.address).await?;
-        self.task = Some(tokio::spawn(http::serve(listener, Arc::clone(&self.shared))));
+        self.task = Some(tokio::spawn(http::serve(
+            listener,
+            Arc::clone(&self.shared),
+        )));
         Ok(())
     }
 

@@ -30,7 +30,13 @@ impl Query {
     pub(super) fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            let list = || value.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            let list = || {
+                value
+                    .split(',')
+                    .filter(|part| !part.is_empty())
+                    .map(str::to_owned)
+                    .collect()
+            };
             match key.as_ref() {
                 "watch" => parsed.watch = matches!(value.as_ref(), "true" | "1"),
                 "resourceVersion" => parsed.version = value.parse().ok(),
@@ -73,7 +79,10 @@ pub(super) fn token(version: u64, (namespace, name): &Name) -> String {
 fn parse_token(token: &str) -> Option<(u64, Name)> {
     let mut parts = token.splitn(3, '/');
     let version = parts.next()?.parse().ok()?;
-    Some((version, (parts.next()?.to_owned(), parts.next()?.to_owned())))
+    Some((
+        version,
+        (parts.next()?.to_owned(), parts.next()?.to_owned()),
+    ))
 }
 
 #[cfg(test)]
@@ -86,7 +95,11 @@ mod tests {
     fn selectors() {
         fn check(query: &str, expect: bool) {
             let object = json!({"metadata": {"name": "n1", "labels": {"a": "1"}}});
-            assert_eq!(Query::parse(query).selectors.match_object(&object), expect, "{query}");
+            assert_eq!(
+                Query::parse(query).selectors.match_object(&object),
+                expect,
+                "{query}"
+            );
         }
         check("", true);
         check("labelSelector=%21b", true);

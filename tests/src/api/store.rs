@@ -109,11 +109,18 @@ impl Store {
         start: Option<&Name>,
         limit: usize,
     ) -> Page {
-        let of_kind = self.objects.iter().filter(|((other, _), _)| *other == resource);
+        let of_kind = self
+            .objects
+            .iter()
+            .filter(|((other, _), _)| *other == resource);
         let mut rest = of_kind
             .filter(|((_, name), _)| start.is_none_or(|start| name >= start))
             .filter(|(_, object)| selectors.match_object(object));
-        let items: Vec<Value> = rest.by_ref().take(limit).map(|(_, object)| object.clone()).collect();
+        let items: Vec<Value> = rest
+            .by_ref()
+            .take(limit)
+            .map(|(_, object)| object.clone())
+            .collect();
         Page {
             items,
             version: self.version,
@@ -130,9 +137,14 @@ impl Store {
     ) -> Vec<Value> {
         let (api_version, kind) = resource.types();
         let seen = |object: &Option<Value>| {
-            object.clone().filter(|object| selectors.match_object(object))
+            object
+                .clone()
+                .filter(|object| selectors.match_object(object))
         };
-        let steps = self.history.iter().filter(|step| step.version > version && step.resource == resource);
+        let steps = self
+            .history
+            .iter()
+            .filter(|step| step.version > version && step.resource == resource);
         let events = steps.filter_map(|step| {
             let (kind_of_event, mut object) = match (seen(&step.before), seen(&step.after)) {
                 (None, None) => return None,
@@ -150,6 +162,11 @@ impl Store {
 }
 
 fn name(object: &Value) -> Name {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        object["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (text("namespace"), text("name"))
 }

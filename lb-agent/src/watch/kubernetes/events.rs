@@ -57,7 +57,7 @@ pub(super) struct Object {
 
 #[derive(Debug)]
 pub(super) enum Use {
-    Send(Change),
+    Send(Box<Change>),
     /// Nothing that a proxy would act upon.
     Skip,
     /// It cannot be read: what is known of it stays.
@@ -175,7 +175,7 @@ fn object<K: Watched>(guard: DeserializeGuard<K>) -> Object {
     let mut reporter = Reporter::new(&Origin::Api, title, &mut problems);
     let use_ = match guard.0 {
         Ok(object) => match object.convert(name.clone(), &mut reporter) {
-            Some(change) => Use::Send(change),
+            Some(change) => Use::Send(Box::new(change)),
             None => Use::Skip,
         },
         Err(InvalidObject { error, .. }) => {

@@ -76,7 +76,7 @@ impl Tables {
         match object.use_ {
             Use::Send(change) => {
                 self.table(kind).sent.insert(object.name);
-                Some(change)
+                Some(*change)
             }
             Use::Skip => self.remove(kind, object.name),
             Use::Unreadable => None,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn used(text: &str) -> Object {
-        object(text, Use::Send(slice(text)))
+        object(text, Use::Send(Box::new(slice(text))))
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
             (Kind::Node, What::ListBegins, vec![]),
             (
                 Kind::Node,
-                What::Listed(node_object(Use::Send(Change::Node(node.clone())))),
+                What::Listed(node_object(Use::Send(Box::new(Change::Node(node.clone()))))),
                 vec![Change::Node(node)],
             ),
             (Kind::Node, What::ListEnds, vec![]),

@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use tokio::sync::mpsc::Sender;
 
 use super::{
-    allocate::{ServiceCidrs, Services, allocate},
+    allocate::{Services, allocate},
+    defaults::ServiceCidrs,
     desired::{Desired, Sorted},
     files::Files,
     follow::{Follower, Wakeup},

@@ -1,6 +1,7 @@
 //! A folder of manifests as a source, followed with inotify.
 
 mod allocate;
+mod defaults;
 mod desired;
 mod documents;
 mod endpoints;
