@@ -109,6 +109,8 @@ impl Interface {
     /// XDP frames go out by redirect, even where they came in: a veth wakes
     /// its peer after `XDP_TX` only if that runs an XDP program too.
     pub const REDIRECT: u32 = 1;
+    /// XDP runs here, before TC.
+    pub const XDP: u32 = 2;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

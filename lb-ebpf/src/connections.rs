@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use lb_common::{Connection, Tuple, Verdict, maps};
 
-use crate::{packet::Step, scratch::Scratch};
+use crate::{headers::TCP, packet::Step, scratch::Scratch};
 
 #[btf_map]
 static CONNECTIONS: LruHashMap<Tuple, Connection, { maps::CONNECTIONS }> = LruHashMap::new();
@@ -71,9 +71,9 @@ pub(crate) fn open(key: &Tuple, scratch: &mut Scratch) -> Step<()> {
 
 #[inline(always)]
 fn claim(key: &Tuple, reply_key: &mut Tuple, reply: &Connection) -> Step<()> {
-    for _ in 0..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         let inserted = match CONNECTIONS.insert(&*reply_key, reply, BPF_NOEXIST.into()) {
-            Err(EEXIST) if is_vacant(reply_key, key) => {
+            Err(EEXIST) if is_vacant(reply_key, key, attempt == ATTEMPTS) => {
                 CONNECTIONS.insert(&*reply_key, reply, BPF_ANY.into())
             }
             result => result,
@@ -92,23 +92,62 @@ fn claim(key: &Tuple, reply_key: &mut Tuple, reply: &Connection) -> Step<()> {
 }
 
 /// Whether the reply entry is left over: from an earlier connection of the
-/// same client, from one that closed, or from one whose other half is gone.
+/// same client to the same frontend, or from one whose other half is gone.
+///
+/// One that closed is vacant only if there is no other way: the backend may
+/// hold it in TIME-WAIT, and takes a SYN of another connection on the same
+/// ports for an old segment.
 #[inline(always)]
-fn is_vacant(reply_key: &Tuple, key: &Tuple) -> bool {
+fn is_vacant(reply_key: &Tuple, key: &Tuple, take_closed: bool) -> bool {
     let Some(reply) = get(reply_key) else {
         return true;
     };
-    if reply.flags & Connection::CLOSING != 0 {
-        return true;
-    }
     let forward_key = reply.translated.reverse();
     if forward_key == *key {
         return true;
     }
-    match get(&forward_key) {
-        None => true,
-        Some(forward) => {
-            forward.flags & Connection::CLOSING != 0 || forward.translated.reverse() != *reply_key
-        }
+    get(&forward_key).is_none_or(|forward| {
+        take_closed && forward.flags & Connection::CLOSING != 0
+            || !is_pair(forward, reply, reply_key)
+    })
+}
+
+/// Forgets a connection whose replies look like those to `tuple`, the packet
+/// of a flow that is none of ours: a client uses the port it used towards a
+/// frontend to reach the backend itself, or through another node. A TCP
+/// connection is forgotten only once it has closed.
+#[inline(always)]
+pub(crate) fn yield_to(tuple: &Tuple) {
+    let reply_key = tuple.reverse();
+    let Some(reply) = get(&reply_key) else {
+        return;
+    };
+    if reply.flags & Connection::REPLY == 0 {
+        return;
     }
+    let forward_key = reply.translated.reverse();
+    let is_over = |connection: &Connection| {
+        tuple.protocol != TCP || connection.flags & Connection::CLOSING != 0
+    };
+    let forward = get(&forward_key).filter(|forward| is_pair(forward, reply, &reply_key));
+    let over = match &forward {
+        Some(forward) => is_over(reply) || is_over(forward),
+        None => is_over(reply),
+    };
+    if !over {
+        return;
+    }
+    if forward.is_some() {
+        remove(&forward_key);
+    }
+    remove(&reply_key);
+}
+
+/// Whether the two entries, found by each other, are of one connection: the
+/// client may have opened another one to the same frontend since.
+#[inline(always)]
+fn is_pair(forward: &Connection, reply: &Connection, reply_key: &Tuple) -> bool {
+    forward.backend == reply.backend
+        && forward.generation == reply.generation
+        && forward.translated.source_port == reply_key.destination_port
 }

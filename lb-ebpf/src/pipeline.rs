@@ -1,7 +1,8 @@
 //! One packet, from arrival to verdict.
 
 use lb_common::{
-    Address, Backend, Connection, Hook, InterfaceKind, Path, Tuple, Verdict, verdict::Class,
+    Address, Backend, Connection, Hook, Interface, InterfaceKind, Path, Tuple, Verdict,
+    verdict::Class,
 };
 
 use crate::{
@@ -143,7 +144,15 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
         Client::Outside => Audience::Outside,
         Client::Pod | Client::Node => Audience::Inside,
     };
-    let set = services::find(key, &audience)?;
+    let set = match services::find(key, &audience) {
+        Err(Verdict::NoFrontend) => {
+            if starts_flow(headers) && enters_here(packet) {
+                connections::yield_to(key);
+            }
+            return Err(Verdict::NoFrontend);
+        }
+        result => result?,
+    };
     if matches!(client, Client::Node) && interfaces::interface(packet.origin()).is_some() {
         // It came in by an interface of ours and was looked at there.
         return Err(Verdict::NoFrontend);
@@ -183,6 +192,24 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
         verdict: Verdict::Opened,
         routed: scratch.forward.path == Path::Route as u32,
     })
+}
+
+/// Whether the packet may be the first of its flow.
+#[inline(always)]
+fn starts_flow(headers: &Headers) -> bool {
+    headers.tuple.protocol != TCP || headers.tcp.opens()
+}
+
+/// Whether no other hook of this node can have translated the packet before.
+#[inline(always)]
+fn enters_here<P: Packet>(packet: &P) -> bool {
+    match P::HOOK {
+        Hook::Xdp => true,
+        Hook::TcEgress => packet.origin() == 0,
+        Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {
+            interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0
+        }),
+    }
 }
 
 /// A pod's packets go on through the stack, unless it chose itself.

@@ -15,7 +15,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Prints the status of the agent behind `socket`, as JSON or as tables.
 pub fn print_status(socket: &Path, json: bool) -> anyhow::Result<()> {
     let body = fetch(socket).with_context(|| {
-        format!("{}: no agent answers here; is it running?", socket.display())
+        format!(
+            "{}: no agent answers here; is it running?",
+            socket.display()
+        )
     })?;
     let status: Value = serde_json::from_str(&body)?;
     if json {
@@ -53,11 +56,17 @@ fn render(status: &Value) -> String {
     let mut out = format!(
         "node {} {}\n",
         text(&status["node"]),
-        if status["synced"] == Value::Bool(true) { "in sync" } else { "NOT IN SYNC" },
+        if status["synced"] == Value::Bool(true) {
+            "in sync"
+        } else {
+            "NOT IN SYNC"
+        },
     );
     for interface in list(&status["interfaces"]) {
         let [name, kind, xdp, tc] = ["name", "kind", "xdp", "tc"].map(|key| text(&interface[key]));
-        out.push_str(&format!("interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}\n"));
+        out.push_str(&format!(
+            "interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}\n"
+        ));
     }
     for service in list(&status["services"]) {
         let [namespace, name, kind] = ["namespace", "name", "type"].map(|key| text(&service[key]));
@@ -67,12 +76,18 @@ fn render(status: &Value) -> String {
             for frontend in list(&port["frontends"]) {
                 let [address, number, kind, error] =
                     ["address", "port", "kind", "error"].map(|key| text(&frontend[key]));
-                out.push_str(&format!("  {kind:<14} {address} {number}/{protocol} {name} {error}\n"));
+                out.push_str(&format!(
+                    "  {kind:<14} {address} {number}/{protocol} {name} {error}\n"
+                ));
             }
             for backend in list(&port["backends"]) {
                 let [address, number, connections] =
                     ["address", "port", "connections"].map(|key| text(&backend[key]));
-                let place = if backend["local"] == Value::Bool(true) { "local" } else { "remote" };
+                let place = if backend["local"] == Value::Bool(true) {
+                    "local"
+                } else {
+                    "remote"
+                };
                 out.push_str(&format!(
                     "    -> {address} {number} {place}, {connections} connections\n"
                 ));

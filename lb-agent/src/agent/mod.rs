@@ -275,7 +275,12 @@ impl Agent {
     }
 
     fn status(&self) -> Status {
-        let mut problems: Vec<String> = self.store.problems.iter().map(ToString::to_string).collect();
+        let mut problems: Vec<String> = self
+            .store
+            .problems
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         problems.extend(self.attachment_errors.iter().map(ToString::to_string));
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         match self.dataplane.counters() {

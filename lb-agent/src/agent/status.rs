@@ -1,13 +1,7 @@
 //! What the agent says of itself: `GET /status` on its socket, and
 //! `lb-agent status`.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    net::IpAddr,
-    os::unix::net::UnixStream,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, os::unix::net::UnixStream, path::Path};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use lb_common::FrontendKey;
@@ -87,13 +81,13 @@ pub(super) async fn serve(path: &Path, requests: mpsc::Sender<Request>) -> io::R
         fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let router = Router::new().route("/status", get(answer)).with_state(requests);
+    let router = Router::new()
+        .route("/status", get(answer))
+        .with_state(requests);
     axum::serve(listener, router).await
 }
 
-async fn answer(
-    State(requests): State<mpsc::Sender<Request>>,
-) -> Result<Json<Status>, StatusCode> {
+async fn answer(State(requests): State<mpsc::Sender<Request>>) -> Result<Json<Status>, StatusCode> {
     let (request, response) = oneshot::channel();
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     requests.send(request).await.map_err(|_| unavailable)?;

@@ -124,6 +124,16 @@ impl Attachments {
         self.attached.values().cloned().collect()
     }
 
+    /// Whether an attempt will be made to run XDP here.
+    pub(super) fn may_run_xdp(&self, interface: &Interface) -> bool {
+        interface.kind == Kind::Uplink && !self.xdp_modes(interface).is_empty()
+    }
+
+    pub(super) fn runs_xdp(&self, interface: &Interface) -> bool {
+        let attached = self.attached.get(&interface.index);
+        attached.is_some_and(|attached| attached.xdp != XdpMode::Off)
+    }
+
     pub(super) fn sync(
         &mut self,
         ebpf: &mut Ebpf,
@@ -241,13 +251,7 @@ impl Attachments {
         interface: &Interface,
         wanted: &mut BTreeSet<String>,
     ) -> Result<XdpMode, String> {
-        let modes: &[XdpMode] = match self.xdp {
-            XdpModeOption::Off => &[],
-            XdpModeOption::Auto if matches!(interface.device, Device::Veth { .. }) => &[],
-            XdpModeOption::Auto | XdpModeOption::Native => &[XdpMode::Native],
-            XdpModeOption::Generic => &[XdpMode::Generic],
-        };
-        for &mode in modes {
+        for &mode in self.xdp_modes(interface) {
             let pin = xdp_pin_name(interface.index, mode);
             match self.attach_xdp_mode(ebpf, interface, mode, &pin) {
                 Ok(()) => {
@@ -261,6 +265,16 @@ impl Attachments {
             }
         }
         Ok(XdpMode::Off)
+    }
+
+    /// Modes to try, best first.
+    fn xdp_modes(&self, interface: &Interface) -> &'static [XdpMode] {
+        match self.xdp {
+            XdpModeOption::Off => &[],
+            XdpModeOption::Auto if matches!(interface.device, Device::Veth { .. }) => &[],
+            XdpModeOption::Auto | XdpModeOption::Native => &[XdpMode::Native],
+            XdpModeOption::Generic => &[XdpMode::Generic],
+        }
     }
 
     fn attach_xdp_mode(

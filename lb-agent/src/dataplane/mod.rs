@@ -108,8 +108,12 @@ impl Dataplane {
             .filter(|interface| interface.device != Device::Unframed)
             .cloned()
             .collect();
-        let mut errors = self.write_interfaces(&framed);
+        // Where XDP may run, TC must know before it does.
+        let may_run = |this: &Self, interface: &_| this.attachments.may_run_xdp(interface);
+        let mut errors = self.write_interfaces(&framed, may_run);
         errors.extend(self.attachments.sync(&mut self.ebpf, &framed));
+        let runs = |this: &Self, interface: &_| this.attachments.runs_xdp(interface);
+        errors.extend(self.write_interfaces(&framed, runs));
         errors
     }
 

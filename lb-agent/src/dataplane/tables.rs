@@ -84,6 +84,7 @@ impl Dataplane {
     pub(super) fn write_interfaces(
         &mut self,
         interfaces: &[interfaces::Interface],
+        xdp: impl Fn(&Self, &interfaces::Interface) -> bool,
     ) -> Vec<AttachmentError> {
         let node: HashMap<Family, Address> = node_addresses(interfaces);
         let mut records = HashMap::new();
@@ -98,13 +99,16 @@ impl Dataplane {
                     .or_else(|| node.get(&family).copied())
                     .unwrap_or_default()
             };
+            let mut flags = 0;
+            if matches!(interface.device, Device::Veth { .. }) {
+                flags |= Interface::REDIRECT;
+            }
+            if xdp(self, interface) {
+                flags |= Interface::XDP;
+            }
             let record = Interface {
                 kind: kind(interface.kind) as u32,
-                flags: if matches!(interface.device, Device::Veth { .. }) {
-                    Interface::REDIRECT
-                } else {
-                    0
-                },
+                flags,
                 v4: own(Family::V4),
                 v6: own(Family::V6),
             };

@@ -170,6 +170,10 @@ impl Cluster {
                 "--allocations".to_owned(),
                 allocations.display().to_string(),
             ]);
+            // The router's ends of the uplinks take frames that XDP sends back.
+            if !more.iter().any(|argument| argument.starts_with("--xdp")) {
+                arguments.extend(["--xdp".to_owned(), "native".to_owned()]);
+            }
             arguments.extend(more.iter().cloned());
             let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
             let mut agent = self.lab.start_agent(u8::try_from(node)?, &arguments)?;

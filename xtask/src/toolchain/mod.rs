@@ -72,7 +72,12 @@ impl Toolchain {
     pub(crate) fn cargo(&self, subcommand: &str, workspace: &Workspace) -> Command {
         let mut linker = OsString::from("-Clinker=");
         linker.push(&self.linker);
-        let flags = [linker, "-Clink-arg=--btf".into(), "-Cdebuginfo=2".into()];
+        let flags = [
+            linker,
+            "-Clink-arg=--btf".into(),
+            "-Cdebuginfo=2".into(),
+            "-Ctarget-cpu=v3".into(),
+        ];
 
         let mut command = self.compiler.cargo(subcommand);
         command
