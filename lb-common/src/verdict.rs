@@ -101,6 +101,24 @@ verdicts! {
 impl Verdict {
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
+    /// [`Self::name`], padded with spaces: one length suits the verifier.
+    /// A power of two of them, so that a mask bounds the index.
+    pub const LABELS: [[u8; Self::LABEL]; Self::ALL.len().next_power_of_two()] = {
+        let mut labels = [[b' '; Self::LABEL]; Self::ALL.len().next_power_of_two()];
+        let mut index = 0;
+        while index < Self::ALL.len() {
+            let name = Self::ALL[index].name().as_bytes();
+            let mut letter = 0;
+            while letter < name.len() {
+                labels[index][letter] = name[letter];
+                letter += 1;
+            }
+            index += 1;
+        }
+        labels
+    };
+    const LABEL: usize = 20;
+
     /// Index into the counters map.
     #[inline(always)]
     #[must_use]

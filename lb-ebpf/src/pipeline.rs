@@ -1,5 +1,8 @@
 //! One packet, from arrival to verdict.
 
+use core::hint;
+
+use aya_log_ebpf::trace;
 use lb_common::{
     Address, Backend, Connection, Hook, Interface, InterfaceKind, Path, Tuple, Verdict,
     verdict::Class,
@@ -31,7 +34,23 @@ pub fn run<P: Packet>(packet: &P) -> i32 {
         }
     };
     counters::count(P::HOOK, verdict);
+    trace(packet, verdict);
     action
+}
+
+static LABELS: [[u8; 20]; Verdict::LABELS.len()] = Verdict::LABELS;
+
+/// One line a packet, if the agent switched it on before it loaded the
+/// program; else the verifier removes it.
+#[inline(always)]
+fn trace<P: Packet>(packet: &P, verdict: Verdict) {
+    // Hidden from the compiler, which would drop the mask that the verifier
+    // wants to see.
+    let index = hint::black_box(verdict as usize) & (LABELS.len() - 1);
+    let label = &LABELS[index];
+    // SAFETY: labels are ASCII.
+    let label = unsafe { core::str::from_utf8_unchecked(label) };
+    trace!(packet, "{} interface {}: {}", P::HOOK.name(), packet.interface(), label);
 }
 
 /// The verdict, and what the program returns.

@@ -66,7 +66,10 @@ const QUEUE: usize = 1024;
 
 /// Runs until a signal ends it, leaving the dataplane at work.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let dataplane = Dataplane::open(&options.dataplane)?;
+    let mut dataplane = Dataplane::open(&options.dataplane)?;
+    if options.dataplane.trace_packets {
+        dataplane.follow_packets();
+    }
     let _lock = lock(&options.dataplane.bpffs)?;
     let (changes, mut incoming) = mpsc::channel(QUEUE);
     let source = start_source(&options, changes);

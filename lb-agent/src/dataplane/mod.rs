@@ -6,6 +6,7 @@ mod attach;
 mod bpffs;
 mod load;
 mod tables;
+mod trace;
 
 use std::{
     collections::HashMap,
@@ -182,6 +183,14 @@ impl Dataplane {
             }
         }
         Ok(counters)
+    }
+
+    /// Logs each packet's verdict from now on, if the programs were loaded with
+    /// [`Options::trace_packets`]. Needs a tokio runtime.
+    pub fn follow_packets(&mut self) {
+        if let Err(error) = trace::follow(&mut self.ebpf) {
+            tracing::warn!(%error, "no packet log");
+        }
     }
 
     /// The loaded programs, for BPF_PROG_TEST_RUN.
