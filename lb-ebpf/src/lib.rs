@@ -21,6 +21,6 @@ mod services;
 mod tc;
 mod xdp;
 
-pub use pipeline::run;
+pub use pipeline::{run, run_resent};
 pub use tc::{Egress, Ingress, Tc};
 pub use xdp::Xdp;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_ebpf::{Egress, Ingress, Tc, Xdp, run};
+use lb_ebpf::{Egress, Ingress, Tc, Xdp, run, run_resent};
 
 #[xdp(frags)]
 fn lb_xdp(context: XdpContext) -> u32 {
@@ -16,7 +16,11 @@ fn lb_xdp(context: XdpContext) -> u32 {
 
 #[classifier]
 fn lb_ingress(context: TcContext) -> i32 {
-    run(&Tc::<Ingress>::new(context))
+    let packet = Tc::<Ingress>::new(context);
+    if packet.is_resent() {
+        return run_resent(&packet);
+    }
+    run(&packet)
 }
 
 #[classifier]

@@ -45,6 +45,15 @@ pub trait Packet {
     /// Sends the packet out of the interface it came from.
     fn bounce(&self, interface: u32) -> Step<i32>;
 
+    /// Hands a packet that is leaving to the ingress hook of `interface`,
+    /// which sends it where its destination says.
+    ///
+    /// A packet that this node sends carries the route to the frontend. If it
+    /// has to wait for a neighbour, the kernel asks that route again for the
+    /// link-layer address, and the packet goes to the wrong machine; and to
+    /// give it another route leaks the first. Arriving packets carry none.
+    fn resend(&self, interface: u32) -> Step<i32>;
+
     /// Delivers the packet to a socket of this node; `interface` owns the
     /// destination address.
     fn deliver(&self, interface: u32) -> Step<i32>;

@@ -23,7 +23,24 @@ use crate::{
 /// Handles a packet; returns what the program returns.
 #[inline(always)]
 pub fn run<P: Packet>(packet: &P) -> i32 {
-    let (verdict, action) = match process(packet) {
+    conclude(packet, process(packet))
+}
+
+/// Handles a packet that [`Packet::resend`] has brought here.
+#[inline(always)]
+pub fn run_resent<P: Packet>(packet: &P) -> i32 {
+    let result = match ethernet(packet) {
+        Ok((IPV4, offset)) => send_on::<P, V4>(packet, offset),
+        Ok((IPV6, offset)) => send_on::<P, V6>(packet, offset),
+        Ok(_) => Err(Verdict::NotIp),
+        Err(verdict) => Err(verdict),
+    };
+    conclude(packet, result)
+}
+
+#[inline(always)]
+fn conclude<P: Packet>(packet: &P, result: Step<Sent>) -> i32 {
+    let (verdict, action) = match result {
         Ok(sent) => sent,
         Err(verdict) => {
             let action = match verdict.class() {
@@ -50,7 +67,13 @@ fn trace<P: Packet>(packet: &P, verdict: Verdict) {
     let label = &LABELS[index];
     // SAFETY: labels are ASCII.
     let label = unsafe { core::str::from_utf8_unchecked(label) };
-    trace!(packet, "{} interface {}: {}", P::HOOK.name(), packet.interface(), label);
+    trace!(
+        packet,
+        "{} interface {}: {}",
+        P::HOOK.name(),
+        packet.interface(),
+        label
+    );
 }
 
 /// The verdict, and what the program returns.
@@ -260,6 +283,7 @@ fn plan_outside<P: Packet, F: Family>(
         forward,
         reply,
         route,
+        resolved,
         ..
     }: &mut Scratch,
 ) -> Step<()> {
@@ -280,6 +304,7 @@ fn plan_outside<P: Packet, F: Family>(
     if interfaces::is_kind(route.interface, InterfaceKind::Pod) {
         return Ok(());
     }
+    *resolved = matches!(answer, Answer::Resolved);
     sendable(packet, headers, &answer, route)?;
     forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
     forward.path = Path::Route as u32;
@@ -298,18 +323,22 @@ fn plan_node<P: Packet, F: Family>(
         forward,
         reply,
         route,
+        resolved,
         ..
     }: &mut Scratch,
 ) -> Step<()> {
     if let Some(owner) = interfaces::owner(&forward.translated.destination) {
-        forward.path = Path::Local as u32;
-        forward.interface = F::delivery(owner);
+        if packet.interface() != LOOPBACK {
+            forward.path = Path::Local as u32;
+            forward.interface = F::delivery(owner);
+        }
         return Ok(());
     }
-    match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
-        Answer::Resolved | Answer::Unresolved => {}
+    *resolved = match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
+        Answer::Resolved => true,
+        Answer::Unresolved => false,
         Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
-    }
+    };
     if key.source.is_loopback() {
         forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
     }
@@ -373,11 +402,45 @@ fn send<P: Packet, F: Family>(packet: &P, headers: &Headers, found: &Found) -> S
     rewrite::<F>(packet, headers, &connection.translated)?;
     let action = match path {
         STACK => P::PASS,
-        ROUTE => packet.transmit(&scratch::get()?.route)?,
+        ROUTE => transmit(packet)?,
         BOUNCE => packet.bounce(interface)?,
-        _ => packet.deliver(interface)?,
+        _ => match P::HOOK {
+            Hook::TcEgress => packet.resend(packet.interface())?,
+            Hook::Xdp | Hook::TcIngress => packet.deliver(interface)?,
+        },
     };
     Ok((found.verdict, action))
+}
+
+/// Sends the packet along the route in the scratch.
+#[inline(always)]
+fn transmit<P: Packet>(packet: &P) -> Step<i32> {
+    let scratch = scratch::get()?;
+    let leaving = scratch.route.interface;
+    if matches!(P::HOOK, Hook::TcEgress)
+        && !scratch.resolved
+        && interfaces::interface(leaving).is_some()
+    {
+        return packet.resend(leaving);
+    }
+    packet.transmit(&scratch.route)
+}
+
+/// Delivers or sends a packet that is translated already.
+#[inline(always)]
+fn send_on<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
+    let headers = headers::<F>(packet, offset)?;
+    let tuple = &headers.tuple;
+    if let Some(owner) = interfaces::owner(&tuple.destination) {
+        return Ok((Verdict::Passing, packet.deliver(F::delivery(owner))?));
+    }
+    let scratch = scratch::get()?;
+    match route::lookup::<F>(packet.context(), LOOPBACK, tuple, &mut scratch.route) {
+        Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
+        Answer::Resolved | Answer::Unresolved => {
+            Ok((Verdict::Passing, packet.transmit(&scratch.route)?))
+        }
+    }
 }
 
 /// Leaves the route in the scratch.
@@ -391,10 +454,15 @@ fn look_up_route<P: Packet, F: Family>(
         Hook::Xdp | Hook::TcIngress => packet.interface(),
         Hook::TcEgress => LOOPBACK,
     };
-    let route = &mut scratch::get()?.route;
+    let Scratch {
+        route, resolved, ..
+    } = scratch::get()?;
     match route::lookup::<F>(packet.context(), from, translated, route) {
         Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
-        answer => sendable(packet, headers, &answer, route),
+        answer => {
+            *resolved = matches!(answer, Answer::Resolved);
+            sendable(packet, headers, &answer, route)
+        }
     }
 }
 

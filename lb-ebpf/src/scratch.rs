@@ -12,6 +12,8 @@ pub(crate) struct Scratch {
     pub(crate) reply: Connection,
     pub(crate) reply_key: Tuple,
     pub(crate) route: Route,
+    /// Whether the link-layer addresses of `route` are known.
+    pub(crate) resolved: bool,
 }
 
 #[btf_map]

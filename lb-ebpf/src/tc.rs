@@ -5,8 +5,8 @@ use core::{marker::PhantomData, ptr};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT, TC_ACT_SHOT,
-        TC_ACT_UNSPEC, bpf_redir_neigh,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT,
+        TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
     helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data},
     programs::TcContext,
@@ -40,9 +40,10 @@ pub struct Tc<D> {
     direction: PhantomData<D>,
 }
 
-/// What `tc_index` says to the next egress hook, which clears it.
+/// What `tc_index` says to the next hook, which clears it.
 const TRANSLATED: u32 = 0x4c01;
 const DELIVER: u32 = 0x4c02;
+const RESEND: u32 = 0x4c03;
 
 /// Ethernet, two VLAN tags, the longest IPv4 header and a TCP header.
 const LONGEST_HEADERS: u32 = 14 + 8 + 60 + 20;
@@ -83,6 +84,12 @@ impl<D> Tc<D> {
     }
 
     #[inline(always)]
+    fn labelled(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { ptr::read_volatile(&raw const (*self.skb()).tc_index) }
+    }
+
+    #[inline(always)]
     fn neighbour(&self, interface: u32, next_hop: *mut bpf_redir_neigh, length: i32) -> Step<i32> {
         // SAFETY: `next_hop` is null with length 0, or a whole structure.
         match unsafe { bpf_redirect_neigh(interface, next_hop, length, 0) } as i32 {
@@ -92,14 +99,23 @@ impl<D> Tc<D> {
     }
 }
 
+impl Tc<Ingress> {
+    /// Whether an egress hook has translated the packet and sent it here to
+    /// be rid of the route it carried.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_resent(&self) -> bool {
+        self.labelled() == RESEND
+    }
+}
+
 impl Tc<Egress> {
     /// What to do with a packet that another hook has translated and sent
     /// here; `None` if it has not.
     #[inline(always)]
     #[must_use]
     pub fn passing(&self) -> Option<i32> {
-        // SAFETY: the context is the program's own.
-        let label = unsafe { ptr::read_volatile(&raw const (*self.skb()).tc_index) };
+        let label = self.labelled();
         if label != TRANSLATED && label != DELIVER {
             return None;
         }
@@ -203,6 +219,13 @@ impl<D: Direction> Packet for Tc<D> {
         self.label(TRANSLATED);
         // SAFETY: the helper has no precondition.
         Ok(unsafe { bpf_redirect(interface, 0) } as i32)
+    }
+
+    #[inline(always)]
+    fn resend(&self, interface: u32) -> Step<i32> {
+        self.label(RESEND);
+        // SAFETY: the helper has no precondition.
+        Ok(unsafe { bpf_redirect(interface, BPF_F_INGRESS.into()) } as i32)
     }
 
     #[inline(always)]

@@ -102,6 +102,11 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn resend(&self, _interface: u32) -> Step<i32> {
+        Err(Verdict::Deferred)
+    }
+
+    #[inline(always)]
     fn deliver(&self, _interface: u32) -> Step<i32> {
         Err(Verdict::Deferred)
     }
