@@ -1,7 +1,6 @@
 //! One Service and its slices -> frontends and backend sets. Pure.
 //!
-//! The rules are those of kube-proxy 1.36; section numbers refer to the
-//! Service semantics in README.md.
+//! The rules are those of kube-proxy 1.36.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +28,7 @@ pub struct PortId {
 pub struct Port {
     pub id: PortId,
     pub frontends: BTreeMap<FrontendKey, Frontend>,
-    /// Members of the two sets of section 3.
+    /// Usable endpoints anywhere, and on this node.
     pub cluster: BTreeSet<Backend>,
     pub local: BTreeSet<Backend>,
     /// Endpoints whose connections go on, chosen for new ones or not.
