@@ -91,8 +91,8 @@ struct Cleanup {
 
 fn main() -> anyhow::Result<()> {
     // Packets are logged at trace level by the programs, if at all.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,lb_ebpf=trace"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lb_ebpf=trace"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -59,10 +59,8 @@ pub(crate) fn open(key: &Tuple, scratch: &mut Scratch) -> Step<()> {
     scratch.reply_key = scratch.forward.translated.reverse();
     claim(key, &mut scratch.reply_key, &scratch.reply)?;
     scratch.forward.translated.source_port = scratch.reply_key.destination_port;
-    if CONNECTIONS
-        .insert(key, &scratch.forward, BPF_ANY.into())
-        .is_err()
-    {
+    let forward: &Connection = &scratch.forward;
+    if CONNECTIONS.insert(key, forward, BPF_ANY.into()).is_err() {
         remove(&scratch.reply_key);
         return Err(Verdict::TableFull);
     }
@@ -72,9 +70,10 @@ pub(crate) fn open(key: &Tuple, scratch: &mut Scratch) -> Step<()> {
 #[inline(always)]
 fn claim(key: &Tuple, reply_key: &mut Tuple, reply: &Connection) -> Step<()> {
     for attempt in 1..=ATTEMPTS {
-        let inserted = match CONNECTIONS.insert(&*reply_key, reply, BPF_NOEXIST.into()) {
-            Err(EEXIST) if is_vacant(reply_key, key, attempt == ATTEMPTS) => {
-                CONNECTIONS.insert(&*reply_key, reply, BPF_ANY.into())
+        let at: &Tuple = reply_key;
+        let inserted = match CONNECTIONS.insert(at, reply, BPF_NOEXIST.into()) {
+            Err(EEXIST) if is_vacant(at, key, attempt == ATTEMPTS) => {
+                CONNECTIONS.insert(at, reply, BPF_ANY.into())
             }
             result => result,
         };
