@@ -1,0 +1,83 @@
+//! What cannot be sent on: dropped, or handed from XDP to TC as it is.
+
+use lb_agent::dataplane::XdpModeOption;
+use lb_common::{Hook, Verdict};
+use lb_tests::lab::Pair;
+
+use crate::{
+    first,
+    frame::Frame,
+    kinds,
+    rig::{
+        CLIENT, FAR, FORBIDDEN, NODE, Outcome, POD, Place, REMOTE, Rig,
+        action::{TC_DROP, XDP_DROP, XDP_PASS},
+        at, inner,
+    },
+    socket,
+};
+
+const VIP: Pair = inner(96, 10);
+
+const XDP: Place = at(Hook::Xdp, "up0");
+const IN: Place = at(Hook::TcIngress, "up0");
+const OUT: Place = at(Hook::TcEgress, "up0");
+const FROM_POD: Place = at(Hook::TcIngress, "pod0");
+
+#[test]
+fn what_cannot_be_sent_is_dropped_or_deferred() {
+    use Verdict::{Deferred, HopLimit, NoBackend, NoRoute};
+
+    let table: [(Place, Pair, &[Pair], u8, Verdict, i32); 10] = [
+        (XDP, CLIENT, &[], 64, NoBackend, XDP_DROP),
+        (IN, CLIENT, &[], 64, NoBackend, TC_DROP),
+        (FROM_POD, POD, &[], 64, NoBackend, TC_DROP),
+        (OUT, NODE, &[], 64, NoBackend, TC_DROP),
+        (XDP, CLIENT, &[FORBIDDEN], 64, NoRoute, XDP_DROP),
+        (IN, CLIENT, &[FORBIDDEN], 64, NoRoute, TC_DROP),
+        (OUT, NODE, &[FORBIDDEN], 64, NoRoute, TC_DROP),
+        (XDP, CLIENT, &[REMOTE], 1, HopLimit, XDP_DROP),
+        (IN, CLIENT, &[REMOTE], 1, HopLimit, TC_DROP),
+        (XDP, CLIENT, &[FAR], 64, Deferred, XDP_PASS),
+    ];
+    let mut rig = Rig::new(XdpModeOption::Native);
+    let mut opened = 0;
+    for (port, (place, client, backends, hops, verdict, action)) in (1..).zip(table) {
+        for (family, protocol) in kinds() {
+            let what = format!("{verdict:?} at {place:?}, {family} {protocol}");
+            let frontend = socket(VIP, family, port);
+            let backends: Vec<_> = backends.iter().map(|b| (b.get(family), false)).collect();
+            rig.serve(&format!("drop-{port}"), protocol, &[frontend], &backends);
+            let client = socket(client, family, 40_000);
+            let mut frame = Frame::new(first(protocol), client, frontend);
+            frame.hops = hops;
+            let expected = Outcome {
+                verdict,
+                action,
+                bytes: frame.bytes(),
+            };
+            assert_eq!(rig.run(place, &frame.bytes()), expected, "{what}");
+            // Who may come again with more hops left has its connection.
+            opened += usize::from(verdict == HopLimit && place.hook == Hook::Xdp);
+            let port_is_taken = verdict == HopLimit && place.hook == Hook::TcIngress;
+            opened += usize::from(port_is_taken);
+            assert_eq!(rig.connections(), opened, "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_last_hop_is_enough_where_the_stack_counts() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    for (family, protocol) in kinds() {
+        let frontend = socket(VIP, family, 80);
+        rig.serve("near", protocol, &[frontend], &[(POD.get(family), true)]);
+        for (place, client) in [(XDP, CLIENT), (OUT, NODE)] {
+            let mut frame = Frame::new(first(protocol), socket(client, family, 40_000), frontend);
+            frame.hops = 1;
+            let outcome = rig.run(place, &frame.bytes());
+            assert_eq!(outcome.verdict, Verdict::Opened, "{family} {protocol}");
+            frame.destination = socket(POD, family, 8080);
+            assert_eq!(outcome.bytes, frame.bytes(), "{family} {protocol}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Single frames through the loaded programs (BPF_PROG_TEST_RUN): verdict,
+//! return code, and every byte of what comes out.
+
+mod backends;
+mod connections;
+mod drops;
+mod frame;
+mod paths;
+mod rig;
+mod shapes;
+mod untouched;
+
+use std::net::SocketAddr;
+
+use lb_tests::lab::{Family, Pair, Protocol};
+
+use self::frame::{SYN, Transport};
+
+/// Both families and protocols.
+fn kinds() -> impl Iterator<Item = (Family, Protocol)> {
+    let families = Family::ALL.into_iter();
+    families.flat_map(|family| Protocol::ALL.map(|protocol| (family, protocol)))
+}
+
+fn socket(at: Pair, family: Family, port: u16) -> SocketAddr {
+    SocketAddr::new(at.get(family), port)
+}
+
+/// What the first packet of a connection carries.
+fn first(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp(SYN),
+        Protocol::Udp => Transport::Udp,
+    }
+}
+
+/// What a later one carries.
+fn later(protocol: Protocol, flags: u8) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp(flags),
+        Protocol::Udp => Transport::Udp,
+    }
+}
