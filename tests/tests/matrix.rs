@@ -9,6 +9,7 @@ mod rows;
 #[path = "matrix/stage.rs"]
 mod stage;
 
+use anyhow::Result;
 use lb_tests::lab::{Capture, Recording};
 use stage::{Kind, Stage, Uplink};
 
@@ -20,7 +21,7 @@ const OPEN: Kind = Kind {
 
 #[test]
 fn matrix_xdp() {
-    check(OPEN);
+    check(OPEN).unwrap();
 }
 
 #[test]
@@ -28,7 +29,8 @@ fn matrix_tc() {
     check(Kind {
         uplink: Uplink::Tc,
         ..OPEN
-    });
+    })
+    .unwrap();
 }
 
 #[test]
@@ -37,7 +39,8 @@ fn matrix_xdp_in_the_field_strict() {
         rp_filter: 1,
         firewall: true,
         ..OPEN
-    });
+    })
+    .unwrap();
 }
 
 #[test]
@@ -46,7 +49,8 @@ fn matrix_tc_in_the_field_strict() {
         uplink: Uplink::Tc,
         rp_filter: 1,
         firewall: true,
-    });
+    })
+    .unwrap();
 }
 
 #[test]
@@ -55,7 +59,8 @@ fn matrix_xdp_in_the_field_loose() {
         rp_filter: 2,
         firewall: true,
         ..OPEN
-    });
+    })
+    .unwrap();
 }
 
 #[test]
@@ -64,12 +69,13 @@ fn matrix_tc_in_the_field_loose() {
         uplink: Uplink::Tc,
         rp_filter: 2,
         firewall: true,
-    });
+    })
+    .unwrap();
 }
 
 #[test]
 fn first_datagrams_outlive_missing_neighbours_xdp() {
-    neighbours::check(OPEN);
+    neighbours::check(OPEN).unwrap();
 }
 
 #[test]
@@ -77,7 +83,8 @@ fn first_datagrams_outlive_missing_neighbours_tc() {
     neighbours::check(Kind {
         uplink: Uplink::Tc,
         ..OPEN
-    });
+    })
+    .unwrap();
 }
 
 #[test]
@@ -86,26 +93,24 @@ fn first_datagrams_outlive_missing_neighbours_in_the_field() {
         rp_filter: 1,
         firewall: true,
         ..OPEN
-    });
+    })
+    .unwrap();
 }
 
-fn check(kind: Kind) {
-    let stage = Stage::new(kind).unwrap();
-    let router = Capture::start(&stage.lab().router().netns, &["lan0", "node1", "node2"]).unwrap();
-    let pods = [1, 2].map(|node| {
-        let pod = stage.backend(node);
-        Capture::start(&pod.netns, &["eth0"]).unwrap()
-    });
+fn check(kind: Kind) -> Result<()> {
+    let stage = Stage::new(kind)?;
+    let router = Capture::start(&stage.lab().router().netns, &["lan0", "node1", "node2"])?;
+    let pods = [1, 2].map(|node| Capture::start(&stage.backend(node).netns, &["eth0"]));
     let exchanges = rows::check(&stage);
     if kind.firewall {
-        firewall::check(&stage);
+        firewall::check(&stage)?;
     }
     // Each exchange is two frames at least; those within a node miss the router.
-    check_checksums("router", router.stop().unwrap(), exchanges);
+    check_checksums("router", router.stop()?, exchanges);
     for pod in pods {
-        check_checksums("pod", pod.stop().unwrap(), exchanges / 4);
+        check_checksums("pod", pod?.stop()?, exchanges / 4);
     }
-    stage.check_counters();
+    stage.check_counters()
 }
 
 fn check_checksums(place: &str, recording: Recording, at_least: usize) {

@@ -1,5 +1,6 @@
 //! One datagram to where no link-layer address is known.
 
+use anyhow::Result;
 use lb_common::{Hook, Verdict};
 use lb_tests::lab::{Family, Protocol};
 
@@ -10,14 +11,14 @@ use super::{
 
 /// A single datagram and its single reply: nothing is sent twice, so nothing
 /// may be lost.
-pub(crate) fn check(kind: Kind) {
-    let stage = Stage::new(kind).unwrap();
+pub(crate) fn check(kind: Kind) -> Result<()> {
+    let stage = Stage::new(kind)?;
     let mut ports = FIRST_PORT..;
     let mut failures = Vec::new();
     for path in Path::all() {
         for family in Family::ALL {
             for node in [1, 2] {
-                stage.lab().flush_neighbours(node).unwrap();
+                stage.lab().flush_neighbours(node)?;
             }
             let run = path.run(&stage, (Protocol::Udp, family, 100), &mut ports);
             failures.extend(run.err());
@@ -25,6 +26,7 @@ pub(crate) fn check(kind: Kind) {
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
     let deferred = (Hook::Xdp.name(), Verdict::Deferred.name());
-    let deferred = stage.scene.count(1, deferred.0, deferred.1).unwrap();
+    let deferred = stage.scene.count(1, deferred.0, deferred.1)?;
     assert_eq!(deferred > 0, kind.uplink == Uplink::Xdp, "{deferred}");
+    Ok(())
 }

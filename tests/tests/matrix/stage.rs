@@ -68,13 +68,13 @@ impl Stage {
     }
 
     /// The hook in question has done the work, and nothing was dropped.
-    pub(crate) fn check_counters(&self) {
+    pub(crate) fn check_counters(&self) -> Result<()> {
         let uplink = match self.kind.uplink {
             Uplink::Xdp => Hook::Xdp,
             Uplink::Tc => Hook::TcIngress,
         };
         for node in [1, 2] {
-            let status = self.scene.agent(node).status().unwrap();
+            let status = self.scene.agent(node).status()?;
             let count = |hook: Hook, verdict: Verdict| {
                 let count = &status["counters"][hook.name()][verdict.name()];
                 count.as_u64().unwrap_or(0)
@@ -93,6 +93,7 @@ impl Stage {
                 }
             }
         }
+        Ok(())
     }
 }
 
