@@ -10,7 +10,7 @@ use std::{
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode, ModifyKind},
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind},
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
@@ -117,9 +117,11 @@ impl Follower {
         if matches!(event.kind, EventKind::Access(_)) && !written {
             return false;
         }
+        let created = event.kind == EventKind::Create(CreateKind::File);
         let writing = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
         for path in event.paths {
-            if writing {
+            // A write is told of only when it is done, however long it takes.
+            if writing || created && !path.is_symlink() {
                 self.writing.insert(path.clone(), Instant::now());
             } else {
                 self.writing.remove(&path);
