@@ -197,6 +197,10 @@ pub enum Change {
     Node(Node),
     /// The first full list of everything is in.
     Synced,
+    /// Nothing hides behind a problem: each object there is has been told of.
+    /// Sent once, after [`Change::Synced`]; what the kernel holds from before
+    /// and nobody has claimed by then may go.
+    Whole,
     /// Everything that this source cannot use at the moment, sorted; sent
     /// whenever the list changes.
     Problems(Vec<Problem>),

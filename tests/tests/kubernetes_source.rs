@@ -93,6 +93,7 @@ impl Fixture {
                 self.problems = problems.iter().map(ToString::to_string).collect();
             }
             Change::Synced => self.synced += 1,
+            Change::Whole => {}
         }
     }
 

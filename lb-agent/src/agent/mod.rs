@@ -187,6 +187,8 @@ struct Agent {
     started: Instant,
     /// The first full state is in the maps.
     programmed: bool,
+    /// What an earlier agent left and nobody claimed is gone.
+    swept: bool,
     /// Programs of this version run on every interface.
     attached: bool,
 }
@@ -203,6 +205,7 @@ impl Agent {
             node_name: node_name.to_owned(),
             started: Instant::now(),
             programmed: false,
+            swept: false,
             attached: false,
         })
     }
@@ -218,8 +221,11 @@ impl Agent {
             let changes = self.store.compile();
             self.reconciler.apply(changes, now, &mut self.dataplane);
         }
-        if !self.programmed {
+        if !self.swept && self.store.whole {
             self.reconciler.sweep(now, &mut self.dataplane);
+            self.swept = true;
+        }
+        if !self.programmed {
             self.programmed = true;
             self.attach();
             tracing::info!(took = ?self.started.elapsed(), "in sync");

@@ -22,6 +22,7 @@ pub(super) struct Store {
     pub(super) node_object: Option<Node>,
     pub(super) problems: Vec<Problem>,
     pub(super) synced: bool,
+    pub(super) whole: bool,
 }
 
 impl Store {
@@ -53,6 +54,7 @@ impl Store {
             }
             Change::Problems(problems) => self.problems = problems,
             Change::Synced => self.synced = true,
+            Change::Whole => self.whole = true,
         }
     }
 

@@ -65,7 +65,7 @@ impl Tables {
                 .all(|kind| self.table(*kind).complete)
         {
             self.synced = true;
-            changes.push(Change::Synced);
+            changes.extend([Change::Synced, Change::Whole]);
         }
         changes
     }
@@ -216,7 +216,7 @@ mod tests {
             ),
             (Kind::Node, What::ListEnds, vec![]),
             (Kind::Service, What::ListEnds, vec![]),
-            (Kind::EndpointSlice, What::ListEnds, vec![Change::Synced]),
+            (Kind::EndpointSlice, What::ListEnds, vec![Change::Synced, Change::Whole]),
             (Kind::Service, What::ListEnds, vec![]),
         ];
         for (step, (kind, what, expect)) in steps.into_iter().enumerate() {

@@ -36,6 +36,8 @@ pub(super) struct Files {
 
 struct FileState {
     stamp: Stamp,
+    /// Whether it has documents that cannot be used.
+    is_partial: bool,
     objects: BTreeMap<Key, Located<Object>>,
     problems: Vec<Problem>,
 }
@@ -118,6 +120,11 @@ impl Files {
         (objects, problems)
     }
 
+    /// Whether there may be objects that [`Self::objects`] has never given.
+    pub(super) fn is_partial(&self) -> bool {
+        !self.problems.is_empty() || self.files.values().any(|file| file.is_partial)
+    }
+
     fn is_manifest(&self, entry: &DirEntry) -> bool {
         let extension = entry
             .path()
@@ -179,6 +186,7 @@ impl Files {
             unknown,
             problems,
         } = parsed;
+        let is_partial = unknown || !invalid.is_empty();
         objects.retain(|key, _| unknown || invalid.contains(key));
         objects.extend(valid);
         let none = Stamp {
@@ -189,6 +197,7 @@ impl Files {
         };
         let state = FileState {
             stamp: stamp.unwrap_or(none),
+            is_partial,
             objects,
             problems,
         };

@@ -92,6 +92,7 @@ struct Source {
     sent: Desired,
     problems: Problems<()>,
     synced: bool,
+    whole: bool,
 }
 
 impl Source {
@@ -118,6 +119,7 @@ impl Source {
             sent: Desired::default(),
             problems: Problems::new(),
             synced: false,
+            whole: false,
         })
     }
 
@@ -147,6 +149,10 @@ impl Source {
         if !self.synced {
             self.synced = true;
             changes.push(Change::Synced);
+        }
+        if !self.whole && !self.files.is_partial() {
+            self.whole = true;
+            changes.push(Change::Whole);
         }
         Ok(changes)
     }

@@ -47,12 +47,20 @@ impl Fixture {
         self.dir.path().join(name)
     }
 
+    /// The next change that says something of an object.
+    async fn next(&mut self) -> Change {
+        loop {
+            let change = self.changes.recv().await.expect("a running source");
+            if change != Change::Whole {
+                return change;
+            }
+        }
+    }
+
     async fn receive(&mut self) -> Change {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.changes.recv());
-        let Ok(change) = next.await else {
+        let Ok(change) = tokio::time::timeout(Duration::from_secs(20), self.next()).await else {
             panic!("nothing came: {:?} {:?}", self.names(), self.problems);
         };
-        let change = change.expect("a running source");
         match change.clone() {
             Change::Service(name, Some(service)) => {
                 self.services.insert(name.to_string(), service);
@@ -78,7 +86,7 @@ impl Fixture {
                     .map(|line| line.to_string().replace(&prefix, ""));
                 self.problems = lines.collect();
             }
-            Change::Synced => {}
+            Change::Synced | Change::Whole => {}
         }
         change
     }
@@ -90,7 +98,7 @@ impl Fixture {
     }
 
     async fn nothing_for(&mut self, time: Duration) {
-        let change = tokio::time::timeout(time, self.changes.recv()).await;
+        let change = tokio::time::timeout(time, self.next()).await;
         assert!(change.is_err(), "{change:?}");
     }
 
@@ -433,4 +441,31 @@ async fn agents_on_one_folder_agree() {
         .map(|port| port.node_port)
         .collect();
     assert_eq!((addresses.len(), ports.len()), (100, 100));
+}
+
+#[tokio::test]
+async fn whole_only_when_every_document_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("good.yaml"), service("good")).unwrap();
+    let bad = dir.path().join("bad.yaml");
+    fs::write(&bad, service("bad").replace("port: 80", "port: 70000")).unwrap();
+    let (sender, mut changes) = channel(16);
+    tokio::spawn(folder(options(dir.path()), sender));
+    let mut seen = Vec::new();
+    while seen.last() != Some(&Change::Synced) {
+        seen.push(changes.recv().await.unwrap());
+    }
+    assert!(!seen.contains(&Change::Whole));
+    assert!(changes.try_recv().is_err(), "nothing hides, but something does");
+
+    fs::write(&bad, service("bad")).unwrap();
+    let mut services = 0;
+    loop {
+        match changes.recv().await.unwrap() {
+            Change::Service(_, Some(_)) => services += 1,
+            Change::Whole => break,
+            _ => {}
+        }
+    }
+    assert_eq!(services, 1, "the object comes first");
 }
