@@ -58,7 +58,7 @@ impl Kernel {
             let address: IpAddr = backend.address.into();
             Some(SocketAddr::new(address, u16::from_be(backend.port)))
         };
-        (slice.base..slice.base + slice.count)
+        (slice.base..slice.base.saturating_add(slice.count))
             .filter_map(backend)
             .collect()
     }
