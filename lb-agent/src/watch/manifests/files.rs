@@ -120,9 +120,12 @@ impl Files {
         (objects, problems)
     }
 
-    /// Whether there may be objects that [`Self::objects`] has never given.
+    /// Whether there may be objects that [`Self::objects`] has never given. A
+    /// folder without files may be one that is still to be filled or mounted.
     pub(super) fn is_partial(&self) -> bool {
-        !self.problems.is_empty() || self.files.values().any(|file| file.is_partial)
+        !self.problems.is_empty()
+            || self.files.is_empty()
+            || self.files.values().any(|file| file.is_partial)
     }
 
     fn is_manifest(&self, entry: &DirEntry) -> bool {
