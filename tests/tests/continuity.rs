@@ -1,5 +1,7 @@
 //! Connections outlive the agent, its builds and the backend sets.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 #[path = "continuity/datagrams.rs"]
 mod datagrams;
 #[path = "pins/kernel.rs"]

@@ -1,6 +1,8 @@
 //! A folder of manifests as people treat it: garbage, half a file, files that
 //! go, and Services that leave their addresses to us.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 #[path = "folder/garbage.rs"]
 mod garbage;
 #[path = "continuity/site.rs"]
