@@ -19,8 +19,13 @@ pub struct Snapshot {
     pub slots: HashMap<Slice, Vec<u32>>,
 }
 
-type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
-type Slices = BTreeMap<Slice, Vec<u32>>;
+/// Ids and records by endpoint.
+pub(super) type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
+/// Runs of slots, with the ids in them, sorted.
+pub(super) type Slices = BTreeMap<Slice, Vec<u32>>;
+
+/// Service ids are counted up from 1; none gets here in a node's life.
+const IMPLAUSIBLE_SERVICE: u32 = 1 << 31;
 
 #[derive(Debug, Default)]
 pub(super) struct Adoptable {
@@ -35,13 +40,16 @@ impl Adoptable {
         let mut this = Self::default();
         let mut alive = BTreeSet::new();
         for &(id, backend) in &snapshot.backends {
+            if id >= maps::BACKENDS as u32 {
+                continue;
+            }
             if backend.flags & Backend::ALIVE == 0 {
                 ids.found(id, Some(backend.generation.max(1)));
                 continue;
             }
             ids.found(id, None);
             alive.insert(id);
-            this.next_service = this.next_service.max(backend.service.saturating_add(1));
+            this.note_service(backend.service);
             let endpoint = (backend.address.into(), u16::from_be(backend.port));
             let (backends, _) = this.services.entry(backend.service).or_default();
             if let Some(second) = backends.insert(endpoint, (id, backend)) {
@@ -50,10 +58,10 @@ impl Adoptable {
         }
         let mut seen = BTreeSet::new();
         for (_, frontend) in &snapshot.frontends {
-            this.next_service = this.next_service.max(frontend.service.saturating_add(1));
+            this.note_service(frontend.service);
             let (_, slices) = this.services.entry(frontend.service).or_default();
             for slice in [frontend.inside, frontend.outside].map(Slice::unpack) {
-                if slice.count == 0 || !is_plausible(slice) {
+                if slice.count == 0 || !is_plausible(slice, alive.len()) {
                     continue;
                 }
                 let fresh = seen.insert(slice);
@@ -74,6 +82,12 @@ impl Adoptable {
         this
     }
 
+    fn note_service(&mut self, service: u32) {
+        if service < IMPLAUSIBLE_SERVICE {
+            self.next_service = self.next_service.max(service + 1);
+        }
+    }
+
     /// One above all service ids that were seen.
     pub(super) fn next_service(&self) -> u32 {
         self.next_service.max(1)
@@ -85,21 +99,18 @@ impl Adoptable {
         Some((service, backends, slices))
     }
 
-    /// All that is left, to be removed.
-    pub(super) fn take_rest(&mut self) -> (Vec<(u32, Backend)>, Vec<Slice>) {
-        let mut backends = std::mem::take(&mut self.spare);
-        let mut slices = Vec::new();
-        for (_, (held, runs)) in std::mem::take(&mut self.services) {
-            backends.extend(held.into_values());
-            slices.extend(runs.into_keys());
-        }
-        (backends, slices)
+    /// What nobody claimed, by service.
+    pub(super) fn take_services(&mut self) -> impl Iterator<Item = (Backends, Slices)> + use<> {
+        std::mem::take(&mut self.services).into_values()
+    }
+
+    pub(super) fn take_spare(&mut self) -> Vec<(u32, Backend)> {
+        std::mem::take(&mut self.spare)
     }
 }
 
-fn is_plausible(slice: Slice) -> bool {
-    slice
-        .base
-        .checked_add(slice.count)
-        .is_some_and(|end| end <= maps::SLOTS as u32)
+/// Whether a set of distinct living backends can lie there.
+fn is_plausible(slice: Slice, alive: usize) -> bool {
+    let end = slice.base.checked_add(slice.count);
+    slice.count as usize <= alive && end.is_some_and(|end| end <= maps::SLOTS as u32)
 }

@@ -21,7 +21,7 @@ use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
 
 pub use self::adopt::Snapshot;
 use self::{
-    adopt::Adoptable,
+    adopt::{Adoptable, Backends, Slices},
     pool::{Ids, Slots},
 };
 use crate::compile::{self, Port, PortId, Set};
@@ -58,8 +58,12 @@ pub struct Reconciler {
     /// Writes that failed and belong to no port any more.
     undeleted: BTreeSet<FrontendKey>,
     unretired: BTreeMap<u32, Backend>,
-    /// Slices of ports that are gone, shown by frontends in `undeleted`.
-    unfreed: Vec<Slice>,
+    /// Frontends that may show in the kernel what nobody wants any more.
+    behind: BTreeSet<FrontendKey>,
+    /// Ports that hold more than they want, because of such frontends.
+    holding: BTreeSet<PortId>,
+    /// The same of ports that are gone.
+    leftovers: Vec<(Backends, Slices)>,
 }
 
 /// A port as it is in the kernel, or is to be.
@@ -67,9 +71,9 @@ pub struct Reconciler {
 struct Held {
     desired: Port,
     service: u32,
-    backends: BTreeMap<(IpAddr, u16), (u32, Backend)>,
+    backends: Backends,
     /// Runs of slots it owns, with the ids in them, sorted.
-    slices: BTreeMap<Slice, Vec<u32>>,
+    slices: Slices,
     cluster: Slice,
     local: Slice,
     error: Option<TableError>,
@@ -93,6 +97,7 @@ impl Reconciler {
         let mut slots = Slots::new(maps::SLOTS as u32);
         let mut ids = Ids::new(maps::BACKENDS as u32);
         let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots);
+        let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
             ports: BTreeMap::new(),
             claims: HashMap::new(),
@@ -103,7 +108,9 @@ impl Reconciler {
             slots,
             undeleted: BTreeSet::new(),
             unretired: BTreeMap::new(),
-            unfreed: Vec::new(),
+            behind,
+            holding: BTreeSet::new(),
+            leftovers: Vec::new(),
         }
     }
 
@@ -123,24 +130,21 @@ impl Reconciler {
         }
         self.delete_unclaimed(&keys, tables);
 
-        let mut gone = Vec::new();
-        let mut written = BTreeSet::new();
         for (id, desired) in changed {
             match desired {
                 Some(desired) => {
                     self.prepare(&id, desired, now, tables);
-                    written.insert(id);
+                    self.holding.insert(id);
                 }
-                None => gone.extend(self.ports.remove(&id)),
+                None => {
+                    let gone = self.ports.remove(&id);
+                    self.leftovers
+                        .extend(gone.map(|held| (held.backends, held.slices)));
+                }
             }
         }
         self.swap(&keys, tables);
-        for id in &written {
-            self.release(id, now, tables);
-        }
-        for held in gone {
-            self.retire_all(held, now, tables);
-        }
+        self.release(now, tables);
     }
 
     /// Removes what the kernel held and nobody claimed. To be called once,
@@ -153,10 +157,9 @@ impl Reconciler {
             .copied()
             .collect();
         self.delete_unclaimed(&stale, tables);
-        let (backends, slices) = self.adoptable.take_rest();
-        self.unfreed.extend(slices);
-        self.free_unshown(now);
-        for (id, backend) in backends {
+        self.leftovers.extend(self.adoptable.take_services());
+        self.release(now, tables);
+        for (id, backend) in self.adoptable.take_spare() {
             self.retire(id, backend, now, tables);
         }
     }
@@ -166,7 +169,7 @@ impl Reconciler {
         for key in std::mem::take(&mut self.undeleted) {
             self.delete_unclaimed(&BTreeSet::from([key]), tables);
         }
-        self.free_unshown(now);
+        self.release(now, tables);
         for (id, backend) in std::mem::take(&mut self.unretired) {
             self.retire(id, backend, now, tables);
         }
@@ -235,10 +238,12 @@ impl Reconciler {
                 Ok(()) => {
                     self.frontends.remove(key);
                     self.undeleted.remove(key);
+                    self.behind.remove(key);
                 }
                 Err(error) => {
                     tracing::warn!(%error, ?key, "frontend not deleted, will retry");
                     self.undeleted.insert(*key);
+                    self.behind.insert(*key);
                 }
             }
         }
@@ -332,7 +337,7 @@ impl Reconciler {
     /// A run of slots that holds `ids`: one there is, else a new one.
     fn write_slice(
         &mut self,
-        slices: &mut BTreeMap<Slice, Vec<u32>>,
+        slices: &mut Slices,
         ids: Vec<u32>,
         now: Duration,
         tables: &mut impl Tables,
@@ -377,6 +382,7 @@ impl Reconciler {
                 continue;
             };
             if held.error.is_some() {
+                self.behind.insert(*key);
                 continue;
             }
             let slice = |set| match set {
@@ -391,13 +397,16 @@ impl Reconciler {
                 reserved: 0,
             };
             if self.frontends.get(key) == Some(&frontend) {
+                self.behind.remove(key);
                 continue;
             }
             match tables.write_frontend(key, &frontend) {
                 Ok(()) => {
                     self.frontends.insert(*key, frontend);
+                    self.behind.remove(key);
                 }
                 Err(error) => {
+                    self.behind.insert(*key);
                     tracing::warn!(%error, ?key, "frontend not written, will retry");
                     held.error = Some(error);
                 }
@@ -405,74 +414,69 @@ impl Reconciler {
         }
     }
 
-    /// Frees what a port holds and neither wants nor shows to the kernel.
-    fn release(&mut self, id: &PortId, now: Duration, tables: &mut impl Tables) {
-        let Some(held) = self.ports.get_mut(id) else {
-            return;
-        };
-        let mut used = BTreeSet::from([held.cluster, held.local]);
-        for key in held.desired.frontends.keys() {
-            if let Some(frontend) = self.frontends.get(key) {
-                used.insert(Slice::unpack(frontend.inside));
-                used.insert(Slice::unpack(frontend.outside));
+    /// Frees what ports hold and neither want nor the kernel shows.
+    fn release(&mut self, now: Duration, tables: &mut impl Tables) {
+        let behind = self.behind.iter();
+        let shown: BTreeSet<Slice> = behind
+            .filter_map(|key| self.frontends.get(key))
+            .flat_map(|frontend| [frontend.inside, frontend.outside].map(Slice::unpack))
+            .collect();
+        for id in std::mem::take(&mut self.holding) {
+            let Some(mut held) = self.ports.remove(&id) else {
+                continue;
+            };
+            let wanted = [held.cluster, held.local];
+            let Port {
+                cluster,
+                local,
+                serving,
+                ..
+            } = &held.desired;
+            let members = cluster.iter().chain(local).chain(serving);
+            let members = members.map(|member| (member.address, member.port));
+            let (backends, slices) = (&mut held.backends, &mut held.slices);
+            let used = |slice: &Slice| wanted.contains(slice) || shown.contains(slice);
+            self.trim(backends, slices, used, &members.collect(), now, tables);
+            if held.slices.keys().any(|slice| !wanted.contains(slice)) {
+                self.holding.insert(id.clone());
+            }
+            self.ports.insert(id, held);
+        }
+        for (mut backends, mut slices) in std::mem::take(&mut self.leftovers) {
+            let (held, used) = (&mut backends, |slice: &Slice| shown.contains(slice));
+            self.trim(held, &mut slices, used, &BTreeSet::new(), now, tables);
+            if !slices.is_empty() {
+                self.leftovers.push((backends, slices));
             }
         }
-        let mut wanted: BTreeSet<u32> = BTreeSet::new();
-        held.slices.retain(|slice, ids| {
-            if used.contains(slice) {
-                wanted.extend(&*ids);
+    }
+
+    /// Frees slices that are not used, and backends that are neither in one
+    /// that is nor a member.
+    fn trim(
+        &mut self,
+        backends: &mut Backends,
+        slices: &mut Slices,
+        used: impl Fn(&Slice) -> bool,
+        members: &BTreeSet<(IpAddr, u16)>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) {
+        let mut in_use = BTreeSet::new();
+        slices.retain(|slice, ids| {
+            if used(slice) {
+                in_use.extend(ids.iter().copied());
                 return true;
             }
             self.slots.free(*slice, now);
             false
         });
-        let Port {
-            cluster,
-            local,
-            serving,
-            ..
-        } = &held.desired;
-        let desired: BTreeSet<(IpAddr, u16)> = cluster
-            .iter()
-            .chain(local)
-            .chain(serving)
-            .map(|member| (member.address, member.port))
-            .collect();
-        let retired: Vec<_> = held
-            .backends
-            .extract_if(.., |endpoint, (id, _)| {
-                !desired.contains(endpoint) && !wanted.contains(id)
-            })
-            .collect();
-        for (_, (id, backend)) in retired {
-            self.retire(id, backend, now, tables);
-        }
-    }
-
-    fn retire_all(&mut self, held: Held, now: Duration, tables: &mut impl Tables) {
-        self.unfreed.extend(held.slices.into_keys());
-        self.free_unshown(now);
-        for (id, backend) in held.backends.into_values() {
-            self.retire(id, backend, now, tables);
-        }
-    }
-
-    /// Frees the slices of ports that are gone, but for those that a frontend
-    /// which could not be deleted still points to.
-    fn free_unshown(&mut self, now: Duration) {
-        let undeleted = self.undeleted.iter();
-        let shown: BTreeSet<Slice> = undeleted
-            .filter_map(|key| self.frontends.get(key))
-            .flat_map(|frontend| [frontend.inside, frontend.outside].map(Slice::unpack))
-            .collect();
-        let slots = &mut self.slots;
-        self.unfreed.retain(|&slice| {
-            let keep = shown.contains(&slice);
-            if !keep {
-                slots.free(slice, now);
-            }
-            keep
+        let retired = backends.extract_if(.., |endpoint, (id, _)| {
+            !members.contains(endpoint) && !in_use.contains(id)
         });
+        for (_, (id, backend)) in retired.collect::<Vec<_>>() {
+            self.retire(id, backend, now, tables);
+        }
     }
 
     /// Ends a backend: connections that remember it see another generation.
@@ -503,3 +507,6 @@ fn record(member: &compile::Backend, generation: u32, service: u32) -> Backend {
         ..Backend::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
