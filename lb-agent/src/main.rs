@@ -35,8 +35,8 @@ struct Run {
     /// Kubernetes API; may be given several times
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     manifests: Vec<PathBuf>,
-    /// Reach the Kubernetes API as this file says [default: in-cluster, else
-    /// the usual kubeconfig]
+    /// Reach the Kubernetes API as this file says [default: KUBECONFIG, else
+    /// ~/.kube/config, else in-cluster]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Name of this node as EndpointSlices write it

@@ -5,12 +5,13 @@ use anyhow::bail;
 use crate::apt::{self, Apt};
 
 /// Program and Debian package.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
+    ("curl", "curl"),
 ];
 
 /// Installs what is missing of the programs that the lab calls.

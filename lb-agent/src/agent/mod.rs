@@ -6,14 +6,13 @@ mod store;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use ipnet::IpNet;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
@@ -30,8 +29,8 @@ use self::{
     store::Store,
 };
 use crate::{
-    dataplane::{self, AttachmentError, Dataplane},
-    interfaces::{self, Interface},
+    dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
+    interfaces,
     model::{Change, Node},
     reconcile::Reconciler,
     watch as sources,
@@ -66,14 +65,14 @@ const QUEUE: usize = 1024;
 
 /// Runs until a signal ends it, leaving the dataplane at work.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    let _lock = dataplane::lock(&options.dataplane.bpffs)?;
     let mut dataplane = Dataplane::open(&options.dataplane)?;
     if options.dataplane.trace_packets {
         dataplane.follow_packets();
     }
-    let _lock = lock(&options.dataplane.bpffs)?;
     let (changes, mut incoming) = mpsc::channel(QUEUE);
     let source = start_source(&options, changes);
-    let (snapshots, mut interfaces) = watch::channel(Vec::new());
+    let (snapshots, mut interfaces) = watch::channel(interfaces::Snapshot::default());
     let (node_ips, of_node) = watch::channel(Vec::new());
     let following = interfaces::Options {
         patterns: options.interfaces.clone(),
@@ -122,14 +121,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     source.abort();
     tracing::info!("stopped; the dataplane goes on");
     Ok(())
-}
-
-/// Keeps a second agent from writing the same maps.
-fn lock(pins: &std::path::Path) -> anyhow::Result<Flock<File>> {
-    let folder = File::open(pins).with_context(|| pins.display().to_string())?;
-    Flock::lock(folder, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, errno)| anyhow::Error::from(errno))
-        .with_context(|| format!("{}: another agent is at work here", pins.display()))
 }
 
 fn start_source(
@@ -181,7 +172,8 @@ struct Agent {
     store: Store,
     reconciler: Reconciler,
     dataplane: Dataplane,
-    interfaces: Option<Vec<Interface>>,
+    connections: Arc<ConnectionTable>,
+    snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
     node_name: String,
     started: Instant,
@@ -196,11 +188,13 @@ struct Agent {
 impl Agent {
     fn new(node_name: &str, dataplane: Dataplane) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
+        let connections = Arc::new(dataplane.connection_table()?);
         Ok(Self {
             store: Store::new(node_name),
             reconciler,
             dataplane,
-            interfaces: None,
+            connections,
+            snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
             started: Instant::now(),
@@ -213,7 +207,7 @@ impl Agent {
     /// Nothing is programmed, and nothing removed, before the first full list
     /// and the node's own addresses are known.
     fn apply(&mut self) {
-        if !self.store.synced || self.interfaces.is_none() {
+        if !self.store.synced || !self.knows_interfaces() {
             return;
         }
         let now = self.started.elapsed();
@@ -232,7 +226,19 @@ impl Agent {
         }
     }
 
-    fn take_interfaces(&mut self, interfaces: Vec<Interface>) {
+    /// Whether the interfaces were told apart by what is known of the node. An
+    /// older snapshot may take an uplink for something else.
+    fn knows_interfaces(&self) -> bool {
+        let node_ips = match &self.store.node_object {
+            Some(node) => node.internal_ips.as_slice(),
+            None => &[],
+        };
+        let snapshot = self.snapshot.as_ref();
+        snapshot.is_some_and(|snapshot| snapshot.node_ips == node_ips)
+    }
+
+    fn take_interfaces(&mut self, snapshot: interfaces::Snapshot) {
+        let interfaces = &snapshot.interfaces;
         let addresses = interfaces
             .iter()
             .flat_map(|interface| &interface.addresses)
@@ -241,7 +247,7 @@ impl Agent {
             .collect();
         self.store
             .update_node(|node| node.node_port_addresses = addresses);
-        self.interfaces = Some(interfaces);
+        self.snapshot = Some(snapshot);
         if self.programmed {
             self.attach();
         }
@@ -249,10 +255,13 @@ impl Agent {
     }
 
     fn attach(&mut self) {
-        let Some(interfaces) = &self.interfaces else {
+        if !self.knows_interfaces() {
+            return;
+        }
+        let Some(snapshot) = &self.snapshot else {
             return;
         };
-        let errors = self.dataplane.sync_interfaces(interfaces);
+        let errors = self.dataplane.sync_interfaces(&snapshot.interfaces);
         for error in &errors {
             if !self.attachment_errors.contains(error) {
                 tracing::warn!(%error, "will retry");
@@ -278,9 +287,14 @@ impl Agent {
         }
     }
 
+    /// Answers from here but for the connections, which are counted elsewhere.
     fn answer(&self, request: Request) {
-        // The asker may have gone.
-        let _ = request.send(self.status());
+        let status = self.status();
+        let connections = Arc::clone(&self.connections);
+        tokio::task::spawn_blocking(move || {
+            // The asker may have gone.
+            let _ = request.send(status.with_connections(&connections.by_backend()));
+        });
     }
 
     fn status(&self) -> Status {
@@ -312,7 +326,6 @@ impl Agent {
     }
 
     fn services(&self, problems: &mut Vec<String>) -> Vec<ServiceStatus> {
-        let connections = self.dataplane.connections_by_backend();
         let mut services: Vec<ServiceStatus> = Vec::new();
         for state in self.reconciler.ports() {
             let id = &state.port.id;
@@ -346,12 +359,11 @@ impl Agent {
                         address: backend.address,
                         port: backend.port,
                         local: backend.local,
-                        connections: state
+                        connections: 0,
+                        id: state
                             .backend_ids
                             .get(&(backend.address, backend.port))
-                            .and_then(|id| connections.get(id))
-                            .copied()
-                            .unwrap_or_default(),
+                            .copied(),
                     })
                     .collect(),
             };

@@ -1,7 +1,13 @@
 //! What the agent says of itself: `GET /status` on its socket, and
 //! `lb-agent status`.
 
-use std::{collections::BTreeMap, fs, io, net::IpAddr, os::unix::net::UnixStream, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use lb_common::FrontendKey;
@@ -67,6 +73,27 @@ pub struct BackendStatus {
     pub local: bool,
     /// Open connections from this node's clients.
     pub connections: u64,
+    /// Backend id and generation in the maps.
+    #[serde(skip)]
+    pub(super) id: Option<(u32, u32)>,
+}
+
+impl Status {
+    /// Fills in the connections, counted by backend id and generation.
+    pub(super) fn with_connections(mut self, counts: &HashMap<(u32, u32), u64>) -> Self {
+        let ports = self
+            .services
+            .iter_mut()
+            .flat_map(|service| &mut service.ports);
+        for backend in ports.flat_map(|port| &mut port.backends) {
+            backend.connections = backend
+                .id
+                .and_then(|id| counts.get(&id))
+                .copied()
+                .unwrap_or_default();
+        }
+        self
+    }
 }
 
 /// Asks the agent's loop for its status.

@@ -38,7 +38,6 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         frontends: take(&mut ebpf, "FRONTENDS")?,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
-        connections: take(&mut ebpf, "CONNECTIONS")?,
         interfaces: take(&mut ebpf, "INTERFACES")?,
         local_addresses: take(&mut ebpf, "LOCAL_ADDRESSES")?,
         counters: take(&mut ebpf, "COUNTERS")?,
@@ -55,6 +54,12 @@ pub(super) fn foreign_maps(pins: &Path) -> Vec<PathBuf> {
     let mut foreign = bpffs::files(&bpffs::maps(pins));
     foreign.retain(|path| !ours.contains(path));
     foreign
+}
+
+/// Where the map of this name is pinned.
+pub(super) fn pin_of(pins: &Path, name: &str) -> PathBuf {
+    let map = maps::ALL.iter().find(|map| map.name == name);
+    map.map_or_else(|| bpffs::maps(pins), |map| pin(pins, map))
 }
 
 /// The name says the layout: other layouts have other names.

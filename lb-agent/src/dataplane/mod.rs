@@ -4,24 +4,28 @@
 
 mod attach;
 mod bpffs;
+mod connections;
 mod load;
 mod tables;
 mod trace;
 
 use std::{
-    collections::HashMap,
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray};
-use lb_common::{
-    Address, Backend, Connection, Frontend, FrontendKey, Hook, Interface, Tuple, Verdict,
+use lb_common::{Address, Backend, Frontend, FrontendKey, Hook, Interface, Verdict};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
 };
 use thiserror::Error;
 
 use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
+pub use self::connections::{ConnectionTable, OpenConnection};
 use crate::interfaces::{self, Device};
 
 #[derive(Debug, Error)]
@@ -39,6 +43,8 @@ pub enum DataplaneError {
         program: &'static str,
         reason: String,
     },
+    #[error("{path}: another agent is at work here")]
+    Locked { path: PathBuf },
     #[error("the object lacks {what} {name}; it was built from other sources")]
     Incomplete {
         what: &'static str,
@@ -71,7 +77,6 @@ pub struct Dataplane {
     frontends: BpfHashMap<MapData, FrontendKey, Frontend>,
     slots: Array<MapData, u32>,
     backends: Array<MapData, Backend>,
-    connections: BpfHashMap<MapData, Tuple, Connection>,
     interfaces: BpfHashMap<MapData, u32, Interface>,
     local_addresses: BpfHashMap<MapData, Address, u32>,
     counters: PerCpuArray<MapData, u64>,
@@ -80,13 +85,6 @@ pub struct Dataplane {
     /// Whether maps of an earlier agent were found and taken over.
     adopted: bool,
     ebpf: aya::Ebpf,
-}
-
-/// A connection from the client's side, as the table holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenConnection {
-    pub original: Tuple,
-    pub connection: Connection,
 }
 
 impl Dataplane {
@@ -137,33 +135,6 @@ impl Dataplane {
         }
     }
 
-    /// Connections as their clients opened them, of all services.
-    pub fn connections(&self) -> impl Iterator<Item = OpenConnection> {
-        self.connections
-            .iter()
-            .filter_map(Result::ok)
-            .filter(|(_, connection)| connection.flags & Connection::REPLY == 0)
-            .map(|(original, connection)| OpenConnection {
-                original,
-                connection,
-            })
-    }
-
-    /// Open connections by backend id and generation, those that are closing
-    /// left out.
-    #[must_use]
-    pub fn connections_by_backend(&self) -> HashMap<(u32, u32), u64> {
-        let mut counts = HashMap::new();
-        for OpenConnection { connection, .. } in self.connections() {
-            if connection.flags & Connection::CLOSING == 0 {
-                *counts
-                    .entry((connection.backend, connection.generation))
-                    .or_default() += 1;
-            }
-        }
-        counts
-    }
-
     /// Packets by hook and verdict, over all CPUs; zeros left out.
     pub fn counters(&self) -> Result<Vec<(Hook, Verdict, u64)>, DataplaneError> {
         let mut counters = Vec::new();
@@ -199,9 +170,38 @@ impl Dataplane {
     }
 }
 
+/// Keeps other agents, and clean-up, from the pins for as long as it lives.
+pub struct Lock {
+    _folder: Flock<File>,
+}
+
+/// Takes the pins for this process; makes their folder first.
+pub fn lock(pins: &Path) -> Result<Lock, DataplaneError> {
+    bpffs::prepare(pins)?;
+    let folder = File::open(pins).map_err(|source| DataplaneError::Io {
+        path: pins.to_owned(),
+        source,
+    })?;
+    match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+        Ok(folder) => Ok(Lock { _folder: folder }),
+        Err((_, Errno::EWOULDBLOCK)) => Err(DataplaneError::Locked {
+            path: pins.to_owned(),
+        }),
+        Err((_, errno)) => Err(DataplaneError::Io {
+            path: pins.to_owned(),
+            source: errno.into(),
+        }),
+    }
+}
+
 /// Detaches everything and removes every pin below `pins`. Returns what was
-/// removed; an absent folder is nothing to do.
+/// removed; an absent folder is nothing to do. Refused while an agent runs.
 pub fn cleanup(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
+    if !pins.exists() {
+        attach::detach_clsact();
+        return Ok(Vec::new());
+    }
+    let _lock = lock(pins)?;
     attach::detach_clsact();
     let mut removed = Vec::new();
     for folder in [bpffs::links(pins), bpffs::maps(pins), pins.to_owned()] {

@@ -12,7 +12,7 @@ pub use classify::classify;
 pub use facts::{Address, Device, Facts, Link};
 pub use pattern::{BadPattern, Pattern, Patterns};
 use serde::Serialize;
-pub use watch::{Options, watch};
+pub use watch::{Options, Snapshot, watch};
 
 /// One interface that matters to the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,6 +46,13 @@ pub struct Options {
     pub node_ips: Receiver<Vec<IpAddr>>,
 }
 
+/// The interfaces, and the node's addresses by which they were told apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub node_ips: Vec<IpAddr>,
+    pub interfaces: Vec<Interface>,
+}
+
 /// Sends every state of the interfaces, the first one at once and even if it
 /// is empty, until nobody receives them any more.
 ///
@@ -54,7 +61,7 @@ pub struct Options {
 /// # Errors
 /// When netlink cannot be used or the first reading fails. A later reading
 /// that fails is repeated.
-pub async fn watch(options: Options, interfaces: Sender<Vec<Interface>>) -> Result<(), Error> {
+pub async fn watch(options: Options, interfaces: Sender<Snapshot>) -> Result<(), Error> {
     let mut watcher = Watcher::start(options, interfaces)?;
     watcher.refresh().await?;
     watcher.send(true);
@@ -65,7 +72,7 @@ type Notifications = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, Soc
 
 struct Watcher {
     options: Options,
-    interfaces: Sender<Vec<Interface>>,
+    interfaces: Sender<Snapshot>,
     facts: Facts,
     stale: Stale,
     refused: BTreeMap<String, Refusal>,
@@ -86,7 +93,7 @@ impl Watcher {
     /// Subscribes before anything is read, so that no change falls between.
     /// Readings have a socket of their own: an overrun of notifications does
     /// not lose a part of them.
-    fn start(options: Options, interfaces: Sender<Vec<Interface>>) -> Result<Self, Error> {
+    fn start(options: Options, interfaces: Sender<Snapshot>) -> Result<Self, Error> {
         let (subscription, _, notifications) =
             new_multicast_connection(&GROUPS).map_err(Error::Socket)?;
         let (connection, handle, _) = new_connection().map_err(Error::Socket)?;
@@ -170,7 +177,11 @@ impl Watcher {
         }
         self.refused = refused;
 
-        let next = classify(&self.facts, &node_ips, &self.options.patterns);
+        let interfaces = classify(&self.facts, &node_ips, &self.options.patterns);
+        let next = Snapshot {
+            node_ips,
+            interfaces,
+        };
         self.interfaces.send_if_modified(|current| {
             let modified = first || *current != next;
             *current = next;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Node {
     elsewhere: File,
-    interfaces: Receiver<Vec<Interface>>,
+    interfaces: Receiver<Snapshot>,
     node_ips: Sender<Vec<IpAddr>>,
 }
 
@@ -34,12 +34,12 @@ impl Node {
         let reached = timeout(
             PATIENCE,
             self.interfaces
-                .wait_for(|interfaces| lines(interfaces) == expect),
+                .wait_for(|snapshot| lines(&snapshot.interfaces) == expect),
         )
         .await
         .is_ok();
         if !reached {
-            assert_eq!(lines(&self.interfaces.borrow()), expect);
+            assert_eq!(lines(&self.interfaces.borrow().interfaces), expect);
         }
     }
 }
@@ -244,7 +244,7 @@ fn a_flood_of_interfaces_ends_in_the_right_state() {
         node.ip(&each(|n| {
             format!("link add v{n} type veth peer name p{n} netns ELSEWHERE\nlink set v{n} up\n")
         }));
-        let all_pods = |interfaces: &Vec<Interface>| {
+        let all_pods = |Snapshot { interfaces, .. }: &Snapshot| {
             let pods = interfaces.iter().filter(|i| i.kind == Kind::Pod && i.up);
             pods.count() == 200 && interfaces.len() == 202
         };
