@@ -9,6 +9,7 @@ mod reader;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    slice,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -17,12 +18,12 @@ use std::{
 use lb_agent::{
     compile::{self, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
-    interfaces::{self, Interface, Kind, Patterns},
+    interfaces::{Device, Interface, Kind},
     model::{self, ObjectName},
     reconcile::Reconciler,
 };
 use lb_tests::lab::{Family, Lab, LabOptions, Protocol};
-use tokio::sync::watch;
+use nix::net::if_::if_nametoindex;
 
 use self::reader::{Answers, connect, run_program};
 
@@ -103,31 +104,10 @@ fn ports(lab: &Lab, number: u16, pods: &[&str]) -> Vec<(PortId, Option<Port>)> {
         .collect()
 }
 
-/// In the namespace of the calling thread.
-fn interfaces() -> Vec<Interface> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let (sender, mut snapshots) = watch::channel(Vec::new());
-        let (_node_ips, node_ips) = watch::channel(Vec::new());
-        let options = interfaces::Options {
-            patterns: Patterns::default(),
-            node_ips,
-        };
-        let following = tokio::spawn(interfaces::watch(options, sender));
-        snapshots.changed().await.unwrap();
-        let found = snapshots.borrow().clone();
-        following.abort();
-        found
-    })
-}
-
 /// Swaps both Services' sets until it is done, then says so.
-fn swap(lab: &Lab, options: &Options, ready: &AtomicBool, stop: &AtomicBool) {
+fn swap(lab: &Lab, options: &Options, client: &Interface, ready: &AtomicBool, stop: &AtomicBool) {
     let mut dataplane = Dataplane::open(options).unwrap();
-    assert_eq!(dataplane.sync_interfaces(&interfaces()), []);
+    assert_eq!(dataplane.sync_interfaces(slice::from_ref(client)), []);
     let mut reconciler = Reconciler::new(dataplane.snapshot().unwrap());
     let sets: [Vec<_>; 2] = [ports(lab, 1, &OLD), ports(lab, 1, &NEW)];
     let others: [Vec<_>; 3] = OTHER.map(|pods| ports(lab, 2, pods));
@@ -168,17 +148,23 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         trace_packets: false,
     };
     let node = &lab.node(1).netns;
-    let index = node.run(|| {
-        let interfaces = interfaces().into_iter();
-        let mut pods = interfaces.filter(|interface| interface.kind == Kind::Pod);
-        pods.find(|interface| interface.name == shell.interface)
-            .unwrap()
-            .index
-    });
+    let name = shell.interface.as_str();
+    let index = node.run(|| if_nametoindex(name)).unwrap();
+    let client = Interface {
+        index,
+        name: name.to_owned(),
+        kind: Kind::Pod,
+        device: Device::Veth {
+            peer_elsewhere: true,
+        },
+        mac: None,
+        addresses: Vec::new(),
+        up: true,
+    };
 
     let (ready, stop) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
-        let swapper = scope.spawn(|| node.run(|| swap(&lab, &options, &ready, &stop)));
+        let swapper = scope.spawn(|| node.run(|| swap(&lab, &options, &client, &ready, &stop)));
         while !ready.load(Ordering::Relaxed) {
             assert!(!swapper.is_finished(), "the swapper has failed");
             thread::sleep(Duration::from_millis(10));
