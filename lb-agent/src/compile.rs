@@ -275,3 +275,6 @@ fn frontends(
     }
     frontends
 }
+
+#[cfg(test)]
+mod tests;
