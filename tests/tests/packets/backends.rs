@@ -10,8 +10,9 @@ use crate::{
     first,
     frame::{ACK, FIN, Frame, RST, SYN, Transport},
     kinds, later,
-    rig::{CLIENT, Place, Rig, TARGET_PORT, at, inner},
+    rig::{Place, Rig, TARGET_PORT, at},
     socket,
+    wiring::{CLIENT, inner},
 };
 
 const VIP: Pair = inner(96, 10);

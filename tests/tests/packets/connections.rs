@@ -8,8 +8,9 @@ use crate::{
     first,
     frame::{ACK, FIN, Frame, SYN, Transport},
     kinds, later,
-    rig::{CLIENT, NODE, POD, Place, REMOTE, Rig, TARGET_PORT, at, inner},
+    rig::{Place, Rig, TARGET_PORT, at},
     socket,
+    wiring::{CLIENT, NODE, POD, REMOTE, inner},
 };
 
 const VIP: Pair = inner(96, 10);
@@ -55,6 +56,15 @@ const MEETINGS: [Meeting; 3] = [
         reply: at(Hook::TcEgress, "pod0"),
     },
 ];
+
+const NODES_OWN: Meeting = Meeting {
+    what: "the node",
+    client: NODE,
+    backend: (REMOTE, false),
+    seen: NODE,
+    request: at(Hook::TcEgress, "up0"),
+    reply: at(Hook::TcIngress, "up0"),
+};
 
 /// One client port through two frontends to the same backend: the backend has
 /// to tell them apart, and so have the replies.
@@ -120,7 +130,8 @@ fn source_port(family: Family, bytes: &[u8]) -> u16 {
 #[test]
 fn a_foreign_flow_on_an_old_tuple_is_left_alone() {
     // What goes by on the old connection; whether the foreign flow has it.
-    let table: [(&str, Protocol, &[(bool, u8)], bool); 6] = [
+    type Packets = &'static [(bool, u8)];
+    let table: [(&str, Protocol, Packets, bool); 6] = [
         ("open", Protocol::Tcp, &[(true, ACK), (false, ACK)], false),
         (
             "closed by the client",
@@ -143,43 +154,95 @@ fn a_foreign_flow_on_an_old_tuple_is_left_alone() {
         ("not answered", Protocol::Udp, &[], true),
         ("answered", Protocol::Udp, &[(false, 0)], true),
     ];
-    let (request, reply) = (at(Hook::Xdp, "up0"), at(Hook::TcEgress, "up0"));
+    // Where the foreign flow goes by, and whether it is seen for the first
+    // time there.
+    let forwarded = Place {
+        origin: Some("up0"),
+        ..at(Hook::TcEgress, "pod0")
+    };
+    let meetings = [
+        (&MEETINGS[1], MEETINGS[1].request, true),
+        (&MEETINGS[1], at(Hook::TcIngress, "up0"), false),
+        (&MEETINGS[1], forwarded, false),
+        (&MEETINGS[2], MEETINGS[2].request, true),
+        (&NODES_OWN, NODES_OWN.request, true),
+    ];
     let mut rig = Rig::new(XdpModeOption::Native);
-    for (port, (what, protocol, packets, yields)) in (PORT..).zip(table) {
-        for family in Family::ALL {
-            let what = format!("{what}, {family} {protocol}");
-            let frontend = socket(VIP, family, 80);
-            rig.serve("one", protocol, &[frontend], &[(POD.get(family), true)]);
-            let client = socket(CLIENT, family, port);
-            let backend = socket(POD, family, TARGET_PORT);
-            let mut send = |place, transport, source, destination| {
-                let bytes = Frame::new(transport, source, destination).bytes();
-                let outcome = rig.run(place, &bytes);
-                (outcome.verdict, outcome.bytes == bytes)
-            };
-            let sent = send(request, first(protocol), client, frontend);
-            assert_eq!(sent, (Verdict::Opened, false), "{what}");
-            for &(from_client, flags) in packets {
-                let transport = later(protocol, flags);
-                let sent = if from_client {
-                    send(request, transport, client, frontend)
-                } else {
-                    send(reply, transport, backend, client)
-                };
-                assert!(!sent.1, "{what}: {sent:?}");
+    let mut port = PORT;
+    for (meeting, place, first_seen) in meetings {
+        for (what, protocol, packets, yields) in table {
+            port += 1;
+            for family in Family::ALL {
+                let what = format!("{}, {what}, {family} {protocol} at {place:?}", meeting.what);
+                let yields = yields && first_seen;
+                check_foreign(
+                    &mut rig,
+                    &what,
+                    meeting,
+                    place,
+                    (family, protocol, port),
+                    packets,
+                    yields,
+                );
             }
-            let untouched = (Verdict::NoFrontend, true);
-            let sent = send(request, first(protocol), client, backend);
-            assert_eq!(sent, untouched, "{what}");
-            let sent = send(reply, later(protocol, SYN | ACK), backend, client);
-            let expected = if yields {
-                untouched
-            } else {
-                (Verdict::Reply, false)
-            };
-            assert_eq!(sent, expected, "{what}");
         }
     }
+}
+
+fn check_foreign(
+    rig: &mut Rig,
+    what: &str,
+    meeting: &Meeting,
+    place: Place,
+    (family, protocol, port): (Family, Protocol, u16),
+    packets: &[(bool, u8)],
+    yields: bool,
+) {
+    let frontend = socket(VIP, family, 80);
+    let (backend, local) = meeting.backend;
+    rig.serve(
+        "one",
+        protocol,
+        &[frontend],
+        &[(backend.get(family), local)],
+    );
+    let client = socket(meeting.client, family, port);
+    let backend = socket(backend, family, TARGET_PORT);
+    let mut send = |place, transport, source, destination| {
+        let bytes = Frame::new(transport, source, destination).bytes();
+        let outcome = rig.run(place, &bytes);
+        (outcome.verdict, outcome.bytes == bytes)
+    };
+    let sent = send(meeting.request, first(protocol), client, frontend);
+    assert_eq!(sent, (Verdict::Opened, false), "{what}");
+    for &(from_client, flags) in packets {
+        let transport = later(protocol, flags);
+        let (sent, verdict) = if from_client {
+            (
+                send(meeting.request, transport, client, frontend),
+                Verdict::Forward,
+            )
+        } else {
+            (
+                send(meeting.reply, transport, backend, client),
+                Verdict::Reply,
+            )
+        };
+        assert_eq!(sent, (verdict, false), "{what}");
+    }
+    let untouched = (Verdict::NoFrontend, true);
+    assert_eq!(
+        send(place, first(protocol), client, backend),
+        untouched,
+        "{what}"
+    );
+    let sent = send(meeting.reply, later(protocol, SYN | ACK), backend, client);
+    let expected = if yields {
+        untouched
+    } else {
+        (Verdict::Reply, false)
+    };
+    assert_eq!(sent, expected, "{what}");
 }
 
 /// Only the first packet of a flow may end what was there before.

@@ -1,6 +1,8 @@
 //! Single frames through the loaded programs (BPF_PROG_TEST_RUN): verdict,
 //! return code, and every byte of what comes out.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
+
 mod backends;
 mod connections;
 mod drops;
@@ -9,6 +11,8 @@ mod paths;
 mod rig;
 mod shapes;
 mod untouched;
+mod ways;
+mod wiring;
 
 use std::net::SocketAddr;
 

@@ -1,5 +1,4 @@
-//! The table of ways through the node: who asks, where, and what becomes of
-//! request and reply.
+//! Requests and replies on every way through the node.
 
 use lb_agent::dataplane::XdpModeOption;
 use lb_common::{Hook, Verdict};
@@ -10,32 +9,16 @@ use crate::{
     frame::{ACK, Frame},
     kinds, later,
     rig::{
-        CLIENT, CLIENT1, FAR, GATEWAY_MAC, GATEWAY1_MAC, LOOPBACK, NODE, NODE1, Outcome, POD, POD1,
-        Place, REMOTE, REMOTE1, Rig, TARGET_PORT, UP0_MAC, UP1_MAC,
-        action::{TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, XDP_TX},
-        at, inner,
+        Outcome, Place, Rig, TARGET_PORT,
+        action::{TC_PASS, XDP_PASS},
     },
     socket,
+    ways::{FROM_POD, FROM_POD1, IN0, IN1, OUT0, OUT1, TO_POD, WITH_XDP, WITHOUT_XDP, XDP0, XDP1},
+    wiring::LOOPBACK,
 };
 
-const VIP: Pair = inner(96, 10);
-
-const XDP0: Place = at(Hook::Xdp, "up0");
-const XDP1: Place = at(Hook::Xdp, "up1");
-const IN0: Place = at(Hook::TcIngress, "up0");
-const IN1: Place = at(Hook::TcIngress, "up1");
-const OUT0: Place = at(Hook::TcEgress, "up0");
-const OUT1: Place = at(Hook::TcEgress, "up1");
-const FROM_POD: Place = at(Hook::TcIngress, "pod0");
-const FROM_POD1: Place = at(Hook::TcIngress, "pod1");
-const TO_POD: Place = at(Hook::TcEgress, "pod0");
-const OUT_LO: Place = at(Hook::TcEgress, "lo");
-
-const BY_UP0: Macs = Macs::Set([GATEWAY_MAC, UP0_MAC]);
-const BY_UP1: Macs = Macs::Set([GATEWAY1_MAC, UP1_MAC]);
-
 #[derive(Clone, Copy)]
-enum Macs {
+pub(crate) enum Macs {
     Kept,
     Swapped,
     Set([[u8; 6]; 2]),
@@ -43,15 +26,15 @@ enum Macs {
 
 /// What happens to a frame, its translation aside.
 #[derive(Clone, Copy)]
-struct Sent {
-    at: Place,
-    action: i32,
-    hops: u8,
-    macs: Macs,
+pub(crate) struct Sent {
+    pub(crate) at: Place,
+    pub(crate) action: i32,
+    pub(crate) hops: u8,
+    pub(crate) macs: Macs,
 }
 
 /// On through the stack.
-const fn passed(at: Place) -> Sent {
+pub(crate) const fn passed(at: Place) -> Sent {
     let action = match at.hook {
         Hook::Xdp => XDP_PASS,
         Hook::TcIngress | Hook::TcEgress => TC_PASS,
@@ -59,7 +42,7 @@ const fn passed(at: Place) -> Sent {
     sent(at, action, 0, Macs::Kept)
 }
 
-const fn sent(at: Place, action: i32, hops: u8, macs: Macs) -> Sent {
+pub(crate) const fn sent(at: Place, action: i32, hops: u8, macs: Macs) -> Sent {
     Sent {
         at,
         action,
@@ -83,238 +66,16 @@ impl Sent {
     }
 }
 
-struct Way {
-    what: &'static str,
-    client: Pair,
-    frontend: Pair,
-    backend: (Pair, bool),
+pub(crate) struct Way {
+    pub(crate) what: &'static str,
+    pub(crate) client: Pair,
+    pub(crate) frontend: Pair,
+    pub(crate) backend: (Pair, bool),
     /// Address that the backend sees, where it is not the client's.
-    seen: Option<Pair>,
-    request: Sent,
-    reply: Sent,
+    pub(crate) seen: Option<Pair>,
+    pub(crate) request: Sent,
+    pub(crate) reply: Sent,
 }
-
-const WITH_XDP: [Way; 8] = [
-    Way {
-        what: "outside to a local backend",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (POD, true),
-        seen: None,
-        request: passed(XDP0),
-        reply: passed(OUT0),
-    },
-    Way {
-        what: "outside to a pod that is not said to be local",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (POD1, false),
-        seen: None,
-        request: passed(XDP0),
-        reply: passed(OUT0),
-    },
-    Way {
-        what: "outside to the node's own address",
-        client: CLIENT,
-        frontend: VIP,
-        backend: (NODE1, false),
-        seen: None,
-        request: passed(XDP0),
-        reply: passed(OUT0),
-    },
-    Way {
-        what: "outside to a remote backend, back over a veth",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (REMOTE, false),
-        seen: Some(NODE),
-        request: sent(XDP0, XDP_REDIRECT, 1, BY_UP0),
-        reply: sent(XDP0, XDP_REDIRECT, 1, BY_UP0),
-    },
-    Way {
-        what: "outside to a remote backend, back over a NIC",
-        client: CLIENT1,
-        frontend: VIP,
-        backend: (REMOTE1, false),
-        seen: Some(NODE1),
-        request: sent(XDP1, XDP_TX, 1, BY_UP1),
-        reply: sent(XDP1, XDP_TX, 1, BY_UP1),
-    },
-    Way {
-        what: "outside to a remote backend on another uplink",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (REMOTE1, false),
-        seen: Some(NODE1),
-        request: sent(XDP0, XDP_REDIRECT, 1, BY_UP1),
-        reply: sent(XDP1, XDP_REDIRECT, 1, BY_UP0),
-    },
-    Way {
-        what: "outside, asked in TC after all",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (FAR, false),
-        seen: Some(NODE),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(XDP0, XDP_REDIRECT, 1, BY_UP0),
-    },
-    Way {
-        what: "a pod to a remote backend",
-        client: POD,
-        frontend: VIP,
-        backend: (REMOTE, false),
-        seen: None,
-        request: passed(FROM_POD),
-        reply: passed(TO_POD),
-    },
-];
-
-const WITHOUT_XDP: [Way; 16] = [
-    Way {
-        what: "a pod to another on this node",
-        client: POD,
-        frontend: VIP,
-        backend: (POD1, true),
-        seen: None,
-        request: passed(FROM_POD),
-        reply: passed(TO_POD),
-    },
-    Way {
-        what: "a pod to a remote backend",
-        client: POD,
-        frontend: VIP,
-        backend: (REMOTE, false),
-        seen: None,
-        request: passed(FROM_POD),
-        reply: passed(TO_POD),
-    },
-    Way {
-        what: "a pod to a nodePort, local backend",
-        client: POD,
-        frontend: NODE,
-        backend: (POD1, true),
-        seen: None,
-        request: passed(FROM_POD),
-        reply: passed(TO_POD),
-    },
-    Way {
-        what: "a pod to a nodePort, remote backend",
-        client: POD,
-        frontend: NODE,
-        backend: (REMOTE, false),
-        seen: None,
-        request: passed(FROM_POD),
-        reply: passed(TO_POD),
-    },
-    Way {
-        what: "a pod to itself",
-        client: POD,
-        frontend: VIP,
-        backend: (POD, true),
-        seen: Some(NODE),
-        request: sent(FROM_POD, TC_REDIRECT, 0, Macs::Swapped),
-        reply: sent(FROM_POD, TC_REDIRECT, 0, Macs::Swapped),
-    },
-    Way {
-        what: "outside to a local backend",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (POD, true),
-        seen: None,
-        request: passed(IN0),
-        reply: passed(OUT0),
-    },
-    Way {
-        what: "outside to a remote backend",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (REMOTE, false),
-        seen: Some(NODE),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-    },
-    Way {
-        what: "outside to a remote backend on another uplink",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (REMOTE1, false),
-        seen: Some(NODE1),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN1, TC_REDIRECT, 1, Macs::Kept),
-    },
-    Way {
-        what: "outside to a backend whose neighbour is unknown",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (FAR, false),
-        seen: Some(NODE),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-    },
-    Way {
-        what: "the node to a remote backend",
-        client: NODE,
-        frontend: VIP,
-        backend: (REMOTE, false),
-        seen: None,
-        request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 0, Macs::Kept),
-    },
-    Way {
-        what: "the node to a remote backend, out of the other uplink",
-        client: NODE,
-        frontend: VIP,
-        backend: (REMOTE1, false),
-        seen: None,
-        request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(IN1, TC_REDIRECT, 0, Macs::Kept),
-    },
-    Way {
-        what: "the node to a pod of its own",
-        client: NODE1,
-        frontend: VIP,
-        backend: (POD1, true),
-        seen: None,
-        request: sent(OUT1, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(FROM_POD1, TC_REDIRECT, 0, Macs::Kept),
-    },
-    Way {
-        what: "the node to an address of its own",
-        client: NODE,
-        frontend: VIP,
-        backend: (NODE1, true),
-        seen: None,
-        request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
-        reply: passed(OUT_LO),
-    },
-    Way {
-        what: "the node to its own nodePort, remote backend",
-        client: NODE,
-        frontend: NODE,
-        backend: (REMOTE, false),
-        seen: None,
-        request: sent(OUT_LO, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 0, Macs::Kept),
-    },
-    Way {
-        what: "the node's loopback to a remote backend",
-        client: LOOPBACK,
-        frontend: LOOPBACK,
-        backend: (REMOTE1, false),
-        seen: Some(NODE1),
-        request: sent(OUT_LO, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(IN1, TC_REDIRECT, 0, Macs::Kept),
-    },
-    Way {
-        what: "the node's loopback to a pod",
-        client: LOOPBACK,
-        frontend: LOOPBACK,
-        backend: (POD, true),
-        seen: Some(NODE),
-        request: sent(OUT_LO, TC_REDIRECT, 0, Macs::Kept),
-        reply: sent(FROM_POD, TC_REDIRECT, 0, Macs::Kept),
-    },
-];
 
 #[test]
 fn requests_and_replies_take_their_way_with_xdp() {

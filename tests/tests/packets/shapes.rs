@@ -9,11 +9,12 @@ use crate::{
     frame::{Frame, Transport},
     kinds,
     rig::{
-        CLIENT, GATEWAY_MAC, NODE, Outcome, POD, Place, REMOTE, Rig, TARGET_PORT, UP0_MAC,
+        Outcome, Place, Rig, TARGET_PORT,
         action::{TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT},
         at,
     },
     socket,
+    wiring::{CLIENT, GATEWAY_MAC, NODE, POD, REMOTE, UP0_MAC},
 };
 
 const XDP: Place = at(Hook::Xdp, "up0");

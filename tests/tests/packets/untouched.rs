@@ -9,11 +9,12 @@ use crate::{
     frame::{ACK, Frame, RST, SYN, Transport, checksum},
     kinds,
     rig::{
-        CLIENT, NODE, Outcome, POD, Place, REMOTE, Rig,
+        Outcome, Place, Rig,
         action::{TC_PASS, XDP_PASS},
         at,
     },
     socket,
+    wiring::{CLIENT, NODE, POD, REMOTE},
 };
 
 const PORT: u16 = 30_080;
