@@ -74,8 +74,8 @@ verdicts! {
     Passing = "passing", Untouched;
     /// Handed from XDP to TC, which can do more.
     Deferred = "deferred", Untouched;
-    /// A TCP reset to a frontend, of no known connection.
-    StrayReset = "stray_reset", Untouched;
+    /// TCP to a frontend, of no known connection, and not the start of one.
+    Stray = "stray", Untouched;
     /// First packet of a connection.
     Opened = "opened", Translated;
     Forward = "forward", Translated;

@@ -8,9 +8,11 @@ use crate::{
     route::{LOOPBACK, Route},
 };
 
-pub(crate) trait Family {
+pub trait Family {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
+    /// Whether the header has a checksum of its own.
+    const HAS_CHECKSUM: bool;
 
     /// Addresses, protocol, and the offset of the transport header.
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)>;
@@ -76,6 +78,7 @@ const IPV6_FRAGMENT: u8 = 44;
 
 impl Family for V4 {
     const NUMBER: u8 = 2;
+    const HAS_CHECKSUM: bool = true;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {
@@ -151,6 +154,7 @@ impl Family for V4 {
 
 impl Family for V6 {
     const NUMBER: u8 = 10;
+    const HAS_CHECKSUM: bool = false;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {

@@ -47,11 +47,6 @@ impl TcpFlags {
     pub(crate) const fn closes(self) -> bool {
         self.0 & (Self::FIN | Self::RST) != 0
     }
-
-    #[inline(always)]
-    pub(crate) const fn resets(self) -> bool {
-        self.0 & Self::RST != 0
-    }
 }
 
 /// EtherType in host byte order, and the offset of what follows it.

@@ -2,7 +2,7 @@
 
 use lb_common::{Hook, Verdict, checksum::Delta};
 
-use crate::route::Route;
+use crate::{family::Family, route::Route};
 
 /// A step of the pipeline: go on, or leave with a verdict.
 pub(crate) type Step<T> = Result<T, Verdict>;
@@ -28,7 +28,7 @@ pub trait Packet {
 
     /// Corrects a TCP or UDP checksum. `addresses` is what changed in the
     /// pseudo header, `ports` what changed in the header itself.
-    fn fix_transport_checksum(
+    fn fix_transport_checksum<F: Family>(
         &self,
         offset: usize,
         udp: bool,

@@ -188,7 +188,7 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
     };
     let set = match services::find(key, &audience) {
         Err(Verdict::NoFrontend) => {
-            if starts_flow(headers) && enters_here(packet) {
+            if starts_flow(headers) && enters_here(packet, key) {
                 connections::yield_to(key);
             }
             return Err(Verdict::NoFrontend);
@@ -199,10 +199,16 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
         // It came in by an interface of ours and was looked at there.
         return Err(Verdict::NoFrontend);
     }
-    if headers.tcp.resets() {
-        return Err(Verdict::StrayReset);
+    if !starts_flow(headers) {
+        return Err(Verdict::Stray);
     }
-    let choice = services::select(set)?;
+    let choice = match services::select(set) {
+        // Retired since the set was read: by now there is another.
+        Err(Verdict::NoBackend) if set.count > 0 => {
+            services::select(services::find(key, &audience)?)?
+        }
+        result => result?,
+    };
 
     let scratch = scratch::get()?;
     scratch.forward = Connection {
@@ -212,7 +218,7 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
             ..*key
         },
         backend: choice.id,
-        generation: choice.backend.generation,
+        generation: choice.generation,
         service: choice.backend.service,
         interface: 0,
         flags: 0,
@@ -244,9 +250,10 @@ fn starts_flow(headers: &Headers) -> bool {
 
 /// Whether no other hook of this node can have translated the packet before.
 #[inline(always)]
-fn enters_here<P: Packet>(packet: &P) -> bool {
+fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
     match P::HOOK {
-        Hook::Xdp => true,
+        // Generic XDP sees what TC hands to ingress, too.
+        Hook::Xdp => interfaces::owner(&tuple.source).is_none(),
         Hook::TcEgress => packet.origin() == 0,
         Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {
             interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0
@@ -297,8 +304,10 @@ fn plan_outside<P: Packet, F: Family>(
         route,
     );
     match answer {
-        Answer::NotForwarded => return Ok(()),
-        Answer::Prohibited => return Err(Verdict::NoRoute),
+        Answer::NotForwarded if interfaces::owner(&forward.translated.destination).is_some() => {
+            return Ok(());
+        }
+        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {}
     }
     if interfaces::is_kind(route.interface, InterfaceKind::Pod) {
@@ -339,7 +348,7 @@ fn plan_node<P: Packet, F: Family>(
         Answer::Unresolved => false,
         Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
     };
-    if key.source.is_loopback() {
+    if key.source.is_loopback() || leaves_elsewhere::<P, F>(packet, key, route) {
         forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
     }
     forward.path = Path::Route as u32;
@@ -349,6 +358,20 @@ fn plan_node<P: Packet, F: Family>(
         reply.interface = F::delivery(owner);
     }
     Ok(())
+}
+
+/// Whether the backend lies behind another interface than the frontend, such
+/// as an overlay, with an address of its own: the source that the route to the
+/// frontend chose is not the one to answer there.
+#[inline(always)]
+fn leaves_elsewhere<P: Packet, F: Family>(packet: &P, key: &Tuple, route: &Route) -> bool {
+    let leaving = interfaces::interface(route.interface);
+    route.interface != packet.interface()
+        && leaving.is_some_and(|leaving| {
+            leaving.kind != InterfaceKind::Pod as u32
+                && !F::source(leaving).is_zero()
+                && F::source(leaving) != key.source
+        })
 }
 
 /// Interface that owns one of this node's addresses, loopback included.

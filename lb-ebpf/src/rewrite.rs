@@ -22,5 +22,5 @@ pub(crate) fn rewrite<F: Family>(packet: &impl Packet, headers: &Headers, new: &
     // SAFETY: `at` has checked the bounds.
     let written = unsafe { &mut *at::<[u16; 2]>(packet, headers.transport)? };
     *written = [new.source_port, new.destination_port];
-    packet.fix_transport_checksum(headers.transport, old.protocol == UDP, addresses, ports)
+    packet.fix_transport_checksum::<F>(headers.transport, old.protocol == UDP, addresses, ports)
 }

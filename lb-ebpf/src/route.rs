@@ -4,8 +4,8 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{
-        BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_PROHIBIT,
-        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE,
+        BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
+        BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE,
     },
     helpers::bpf_fib_lookup,
 };
@@ -76,7 +76,8 @@ pub(crate) fn lookup<F: Family>(
     };
     match answer as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => Answer::Resolved,
-        BPF_FIB_LKUP_RET_NO_NEIGH => Answer::Unresolved,
+        // TC asks for the packet at hand, which is longer than that path takes.
+        BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => Answer::Unresolved,
         BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
             Answer::Prohibited
         }

@@ -25,6 +25,7 @@ const READS: u32 = 4;
 
 pub(crate) struct Choice {
     pub(crate) id: u32,
+    pub(crate) generation: u32,
     pub(crate) backend: &'static Backend,
 }
 
@@ -77,10 +78,20 @@ pub(crate) fn select(set: Slice) -> Step<Choice> {
         .get(set.base + index as u32)
         .ok_or(Verdict::NoBackend)?;
     let backend = BACKENDS.get(id).ok_or(Verdict::NoBackend)?;
-    if backend.flags & Backend::ALIVE == 0 {
+    // SAFETY: the element is memory of the map. It may be retired meanwhile,
+    // flags first: whoever saw it alive after the generation has the old one.
+    let (generation, flags) = unsafe {
+        let generation = ptr::read_volatile(&raw const backend.generation);
+        (generation, ptr::read_volatile(&raw const backend.flags))
+    };
+    if flags & Backend::ALIVE == 0 {
         return Err(Verdict::NoBackend);
     }
-    Ok(Choice { id, backend })
+    Ok(Choice {
+        id,
+        generation,
+        backend,
+    })
 }
 
 /// Whether the backend that a connection remembers is still in use.

@@ -8,13 +8,16 @@ use aya_ebpf::{
         __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT,
         TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
-    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data},
+    helpers::{
+        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+    },
     programs::TcContext,
 };
 use lb_common::{Hook, Verdict, checksum::Delta};
 
 use crate::{
     counters,
+    family::Family,
     packet::{Packet, Step, at},
     route::{LOOPBACK, Route},
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -160,7 +163,7 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
-    fn fix_transport_checksum(
+    fn fix_transport_checksum<F: Family>(
         &self,
         offset: usize,
         udp: bool,
@@ -181,11 +184,17 @@ impl<D: Direction> Packet for Tc<D> {
             bpf_l4_csum_replace(self.skb(), offset, 0, ports, zero)
                 | bpf_l4_csum_replace(self.skb(), offset, 0, addresses, pseudo)
         };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(Verdict::Refused)
+        if result != 0 {
+            return Err(Verdict::Refused);
         }
+        if !F::HAS_CHECKSUM {
+            // The helper moved the sum over the whole packet, if the NIC made
+            // one, by what IPv4 makes up for in its own checksum. Refused if
+            // there is no such sum.
+            // SAFETY: the context is the program's own.
+            unsafe { bpf_csum_update(self.skb(), addresses as u32) };
+        }
+        Ok(())
     }
 
     #[inline(always)]

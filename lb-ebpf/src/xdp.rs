@@ -9,6 +9,7 @@ use aya_ebpf::{
 use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
 
 use crate::{
+    family::Family,
     interfaces,
     packet::{Packet, Step, at},
     route::Route,
@@ -54,7 +55,7 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn fix_transport_checksum(
+    fn fix_transport_checksum<F: Family>(
         &self,
         offset: usize,
         udp: bool,
@@ -75,7 +76,11 @@ impl Packet for Xdp {
 
     #[inline(always)]
     fn can_transmit(&self, interface: u32) -> bool {
-        interfaces::is_kind(interface, InterfaceKind::Uplink)
+        // Another driver may take frames only while it runs XDP itself.
+        interfaces::interface(interface).is_some_and(|leaving| {
+            leaving.kind == InterfaceKind::Uplink as u32
+                && (interface == self.interface() || leaving.flags & Interface::XDP != 0)
+        })
     }
 
     #[inline(always)]

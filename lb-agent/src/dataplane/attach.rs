@@ -141,6 +141,10 @@ impl Attachments {
     ) -> Vec<AttachmentError> {
         let mut errors = Vec::new();
         let mut wanted = BTreeSet::new();
+        let first = self.attached.is_empty();
+        if self.tc == TcMode::Clsact {
+            self.unpin_tcx(&mut errors);
+        }
         for interface in interfaces {
             match self.attach(ebpf, interface, &mut wanted) {
                 Ok(attached) => {
@@ -152,11 +156,31 @@ impl Attachments {
                 }),
             }
         }
+        let filtered = |name: &str| {
+            let ours = interfaces.iter().any(|interface| interface.name == name);
+            self.tc == TcMode::Clsact && ours
+        };
+        if self.tc == TcMode::Clsact || first {
+            detach_clsact(filtered);
+        }
         self.attached
             .retain(|index, _| interfaces.iter().any(|interface| interface.index == *index));
+        self.unpin(|name| !wanted.contains(name), &mut errors);
+        errors
+    }
+
+    /// Before filters take over: two programs would translate twice.
+    fn unpin_tcx(&self, errors: &mut Vec<AttachmentError>) {
+        self.unpin(
+            |name| name.ends_with(INGRESS) || name.ends_with(EGRESS),
+            errors,
+        );
+    }
+
+    fn unpin(&self, which: impl Fn(&str) -> bool, errors: &mut Vec<AttachmentError>) {
         for path in bpffs::files(&self.pins) {
-            let ours = path.file_name().and_then(|name| name.to_str());
-            if ours.is_some_and(|name| wanted.contains(name)) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if !name.is_some_and(&which) {
                 continue;
             }
             if let Err(error) = fs::remove_file(&path) {
@@ -166,7 +190,6 @@ impl Attachments {
                 });
             }
         }
-        errors
     }
 
     /// Attaches what the interface's kind asks for; adds the names of its pins
@@ -313,8 +336,9 @@ impl Attachments {
     }
 }
 
-/// Takes our filters off every interface of this namespace.
-pub(super) fn detach_clsact() {
+/// Takes our filters off the interfaces of this namespace, but for those to
+/// keep.
+pub(super) fn detach_clsact(keep: impl Fn(&str) -> bool) {
     let Ok(interfaces) = nix::net::if_::if_nameindex() else {
         return;
     };
@@ -322,6 +346,9 @@ pub(super) fn detach_clsact() {
         let Ok(name) = interface.name().to_str() else {
             continue;
         };
+        if keep(name) {
+            continue;
+        }
         for (program, direction) in [
             (EGRESS, TcAttachType::Egress),
             (INGRESS, TcAttachType::Ingress),

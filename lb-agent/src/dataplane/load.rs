@@ -18,13 +18,17 @@ pub(super) const XDP: &str = "lb_xdp";
 pub(super) const INGRESS: &str = "lb_ingress";
 pub(super) const EGRESS: &str = "lb_egress";
 
+/// Frontends hold runs of slots, slots hold ids of backends.
+const LINKED: [&str; 3] = ["FRONTENDS", "SLOTS", "BACKENDS"];
+
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     bpffs::prepare(&options.bpffs)?;
     let pins = &options.bpffs;
     discard_misfits(pins);
-    let adopted = maps::ALL.iter().any(|map| pin(pins, map).exists());
+    let frontends = pin_of(pins, "FRONTENDS");
+    let adopted = frontends.exists();
 
     let mut loader = EbpfLoader::new();
     let level: u8 = if options.trace_packets { u8::MAX } else { 0 };
@@ -63,8 +67,15 @@ pub(super) fn pin_of(pins: &Path, name: &str) -> PathBuf {
 }
 
 /// The name says the layout: other layouts have other names.
+///
+/// Maps that hold each other's ids change names together.
 fn pin(pins: &Path, map: &maps::Map) -> PathBuf {
-    bpffs::maps(pins).join(format!("{}_{:016x}", map.name, map.fingerprint()))
+    let mut fingerprint = map.fingerprint();
+    if LINKED.contains(&map.name) {
+        let linked = maps::ALL.iter().filter(|map| LINKED.contains(&map.name));
+        fingerprint = linked.fold(0, |all: u64, map| all.rotate_left(1) ^ map.fingerprint());
+    }
+    bpffs::maps(pins).join(format!("{}_{fingerprint:016x}", map.name))
 }
 
 /// Unpins what bears one of our names and is something else: someone put it
@@ -72,13 +83,25 @@ fn pin(pins: &Path, map: &maps::Map) -> PathBuf {
 fn discard_misfits(pins: &Path) {
     for map in &maps::ALL {
         let path = pin(pins, map);
-        if !path.exists() || fits(&path, map) {
-            continue;
+        if path.exists() && !fits(&path, map) {
+            tracing::warn!(path = %path.display(), "pinned map is not what its name says");
+            discard(&path);
         }
-        tracing::warn!(path = %path.display(), "pinned map is not what its name says, starting anew");
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "not removed");
-        }
+    }
+    let linked = maps::ALL.iter().filter(|map| LINKED.contains(&map.name));
+    let linked: Vec<PathBuf> = linked.map(|map| pin(pins, map)).collect();
+    if linked.iter().all(|path| path.exists()) {
+        return;
+    }
+    for path in linked.iter().filter(|path| path.exists()) {
+        tracing::warn!(path = %path.display(), "pinned map lacks those it refers to");
+        discard(path);
+    }
+}
+
+fn discard(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "not removed");
     }
 }
 

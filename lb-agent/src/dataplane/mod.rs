@@ -198,11 +198,11 @@ pub fn lock(pins: &Path) -> Result<Lock, DataplaneError> {
 /// removed; an absent folder is nothing to do. Refused while an agent runs.
 pub fn cleanup(pins: &Path) -> Result<Vec<PathBuf>, DataplaneError> {
     if !pins.exists() {
-        attach::detach_clsact();
+        attach::detach_clsact(|_| false);
         return Ok(Vec::new());
     }
     let _lock = lock(pins)?;
-    attach::detach_clsact();
+    attach::detach_clsact(|_| false);
     let mut removed = Vec::new();
     for folder in [bpffs::links(pins), bpffs::maps(pins), pins.to_owned()] {
         for path in bpffs::files(&folder) {

@@ -1,6 +1,9 @@
 //! Reads and writes of the maps.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use aya::maps::MapError;
 use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, Slice, maps};
@@ -47,6 +50,8 @@ impl Dataplane {
     pub fn snapshot(&self) -> Result<Snapshot, DataplaneError> {
         let mut snapshot = Snapshot::default();
         if !self.adopted {
+            let age = SystemTime::now().duration_since(UNIX_EPOCH);
+            snapshot.first_generation = age.map_or(1, |age| age.as_secs() as u32);
             return Ok(snapshot);
         }
         for entry in self.frontends.iter() {

@@ -75,7 +75,11 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(facts: &'a Facts, node_ips: &[IpAddr], patterns: &'a Patterns) -> Self {
         let mut own = BTreeMap::<u32, Vec<IpAddr>>::new();
-        for address in &facts.addresses {
+        // What the cluster knows the node by comes first, and floating
+        // addresses, which are single ones of a network as a rule, come last.
+        let mut ordered: Vec<_> = facts.addresses.iter().collect();
+        ordered.sort_by_key(|own| (!node_ips.contains(&own.address), own.prefix_length));
+        for address in ordered {
             let addresses = own.entry(address.interface).or_default();
             if is_of_interest(address.address) && !addresses.contains(&address.address) {
                 addresses.push(address.address);

@@ -24,8 +24,8 @@ pub struct Interface {
     pub device: Device,
     /// None where the device has no 6-byte hardware address.
     pub mac: Option<[u8; 6]>,
-    /// The node's own addresses on it, in order: every scope except
-    /// link-local IPv6 and multicast.
+    /// The node's own addresses on it, the one to speak from first: every
+    /// scope except link-local IPv6 and multicast.
     pub addresses: Vec<IpAddr>,
     /// Administratively up (`IFF_UP`), with or without a carrier.
     pub up: bool,

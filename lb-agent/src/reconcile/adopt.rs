@@ -17,6 +17,9 @@ pub struct Snapshot {
     pub backends: Vec<(u32, Backend)>,
     /// Content of the slots of every slice that a frontend points to.
     pub slots: HashMap<Slice, Vec<u32>>,
+    /// What backends start with that were never written; 0 stands for 1. Maps
+    /// that are new beside old connections need one that those do not know.
+    pub first_generation: u32,
 }
 
 /// Ids and records by endpoint.

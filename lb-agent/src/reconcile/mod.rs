@@ -95,7 +95,7 @@ impl Reconciler {
     #[must_use]
     pub fn new(snapshot: Snapshot) -> Self {
         let mut slots = Slots::new(maps::SLOTS as u32);
-        let mut ids = Ids::new(maps::BACKENDS as u32);
+        let mut ids = Ids::new(maps::BACKENDS as u32, snapshot.first_generation.max(1));
         let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots);
         let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
@@ -482,9 +482,11 @@ impl Reconciler {
     /// Ends a backend: connections that remember it see another generation.
     fn retire(&mut self, id: u32, backend: Backend, now: Duration, tables: &mut impl Tables) {
         let generation = backend.generation.wrapping_add(1).max(1);
+        // The rest stays: a program may be reading it.
         let dead = Backend {
+            flags: 0,
             generation,
-            ..Backend::default()
+            ..backend
         };
         match tables.write_backend(id, &dead) {
             Ok(()) => self.ids.free(id, generation, now),

@@ -19,15 +19,18 @@ const ID_GRACE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Ids {
     limit: u32,
+    first: u32,
     next: u32,
     /// (free from, id, generation), oldest first.
     freed: VecDeque<(Duration, u32, u32)>,
 }
 
 impl Ids {
-    pub(crate) fn new(limit: u32) -> Self {
+    /// Ids that were never used start with generation `first`.
+    pub(crate) fn new(limit: u32, first: u32) -> Self {
         Self {
             limit,
+            first,
             next: 0,
             freed: VecDeque::new(),
         }
@@ -37,7 +40,7 @@ impl Ids {
     /// handed out again.
     pub(crate) fn found(&mut self, id: u32, retired: Option<u32>) {
         for skipped in self.next..id {
-            self.freed.push_back((Duration::ZERO, skipped, 1));
+            self.freed.push_back((Duration::ZERO, skipped, self.first));
         }
         self.next = self.next.max(id + 1);
         if let Some(generation) = retired {
@@ -55,7 +58,7 @@ impl Ids {
                 .map(|(_, id, generation)| (id, generation));
         }
         self.next += 1;
-        Some((self.next - 1, 1))
+        Some((self.next - 1, self.first))
     }
 
     pub(crate) fn free(&mut self, id: u32, generation: u32, now: Duration) {
@@ -142,7 +145,7 @@ mod tests {
 
     #[test]
     fn ids_rest_before_reuse_and_keep_their_generation() {
-        let mut ids = Ids::new(3);
+        let mut ids = Ids::new(3, 1);
         assert_eq!(ids.take(Duration::ZERO), Some((0, 1)));
         ids.free(0, 2, Duration::ZERO);
         assert_eq!(ids.take(Duration::ZERO), Some((1, 1)));
@@ -155,7 +158,7 @@ mod tests {
 
     #[test]
     fn ids_found_in_the_kernel_are_not_handed_out() {
-        let mut ids = Ids::new(4);
+        let mut ids = Ids::new(4, 1);
         ids.found(1, None);
         ids.found(2, Some(7));
         let mut taken: Vec<_> = std::iter::from_fn(|| ids.take(LATER)).collect();

@@ -83,7 +83,7 @@ fn on_a_node(before: &'static str, test: impl AsyncFnOnce(Node) + Send + 'static
             .build()
             .unwrap();
         runtime.block_on(async {
-            let (interfaces, received) = channel::channel(Vec::new());
+            let (interfaces, received) = channel::channel(Snapshot::default());
             let (node_ips, ips) = channel::channel(Vec::new());
             let options = Options {
                 patterns: Patterns::default(),

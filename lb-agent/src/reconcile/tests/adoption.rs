@@ -230,6 +230,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
                 .collect::<HashMap<_, _>>(),
             frontends: frontends.into_iter().collect(),
             backends: backends.into_iter().collect(),
+            first_generation: 0,
         }
     })
 }

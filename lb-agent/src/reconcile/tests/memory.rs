@@ -59,6 +59,7 @@ impl Memory {
             frontends: self.frontends.iter().map(|(k, v)| (*k, *v)).collect(),
             backends: self.backends.iter().map(|(k, v)| (*k, *v)).collect(),
             slots: HashMap::new(),
+            first_generation: 0,
         };
         for slice in self.frontends.values().flat_map(slices) {
             let run = slice.base..slice.base.saturating_add(slice.count);
