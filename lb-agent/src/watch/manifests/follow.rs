@@ -71,10 +71,16 @@ impl Follower {
 
     /// Loses nothing when it is dropped halfway.
     pub(super) async fn next(&mut self) -> Wakeup {
+        let watched = self.watched.clone();
         let complete = self.watch();
         let now = Instant::now();
         let waiting = self.writing.values().min().map(|last| *last + WRITING);
-        let pause = if complete { RESCAN } else { POLL };
+        // What a folder held before it was watched has no event.
+        let pause = match complete {
+            _ if self.watched != watched => Duration::ZERO,
+            true => RESCAN,
+            false => POLL,
+        };
         let deadline = waiting.unwrap_or(now + pause).min(now + pause);
         if let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
             let mut interesting = self.note(event);
