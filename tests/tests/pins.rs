@@ -163,6 +163,7 @@ fn maps_of_other_layouts_are_not_misread() {
     let mut site = Site::new(&["--xdp", "native"]);
     let pins = site.lab.pins(1);
     site.agent.stop().unwrap();
+    let frontends = map_path(&pins, "FRONTENDS");
     // Of another version, in use until this one is attached everywhere.
     let foreign = pins.join("maps").join("FRONTENDS_0123456789abcdef");
     Array::<MapData, u64>::create(7, 0)
@@ -170,7 +171,6 @@ fn maps_of_other_layouts_are_not_misread() {
         .pin(&foreign)
         .unwrap();
     // Named as ours, and something else.
-    let frontends = map_path(&pins, "FRONTENDS");
     fs::remove_file(&frontends).unwrap();
     Array::<MapData, u64>::create(7, 0)
         .unwrap()

@@ -12,13 +12,20 @@ use aya::{
     maps::{Array, HashMap, Map, MapData},
     programs::links::{FdLink, PinnedLink},
 };
-use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
+use lb_common::{Backend, Frontend, FrontendKey, Slice};
 
-/// Where a version of this layout pins a map.
+/// The one pin of a map; a fingerprint ends its name.
 pub(crate) fn map_path(pins: &Path, name: &str) -> PathBuf {
-    let map = maps::ALL.iter().find(|map| map.name == name).unwrap();
-    let file = format!("{name}_{:016x}", map.fingerprint());
-    pins.join("maps").join(file)
+    let prefix = format!("{name}_");
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(pins.join("maps")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            paths.push(entry.path());
+        }
+    }
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    paths.remove(0)
 }
 
 pub(crate) fn hash<K: Pod, V: Pod>(pins: &Path, name: &str) -> HashMap<MapData, K, V> {
