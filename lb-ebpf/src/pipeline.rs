@@ -252,7 +252,7 @@ fn starts_flow(headers: &Headers) -> bool {
 #[inline(always)]
 fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
     match P::HOOK {
-        // Generic XDP sees what TC hands to ingress, too.
+        // From outside, the node's own source is forged.
         Hook::Xdp => interfaces::owner(&tuple.source).is_none(),
         Hook::TcEgress => packet.origin() == 0,
         Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {

@@ -44,7 +44,6 @@ pub enum XdpModeOption {
     /// XDP nor GRO, and TSO is off on that end.
     Auto,
     Native,
-    Generic,
     Off,
 }
 
@@ -61,7 +60,6 @@ pub enum TcModeOption {
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     Native,
-    Generic,
     Off,
 }
 
@@ -276,7 +274,7 @@ impl Attachments {
     ) -> Result<XdpMode, String> {
         for &mode in self.xdp_modes(interface) {
             let pin = xdp_pin_name(interface.index, mode);
-            match self.attach_xdp_mode(ebpf, interface, mode, &pin) {
+            match self.attach_xdp_mode(ebpf, interface, &pin) {
                 Ok(()) => {
                     wanted.insert(pin);
                     return Ok(mode);
@@ -296,7 +294,6 @@ impl Attachments {
             XdpModeOption::Off => &[],
             XdpModeOption::Auto if matches!(interface.device, Device::Veth { .. }) => &[],
             XdpModeOption::Auto | XdpModeOption::Native => &[XdpMode::Native],
-            XdpModeOption::Generic => &[XdpMode::Generic],
         }
     }
 
@@ -304,7 +301,6 @@ impl Attachments {
         &self,
         ebpf: &mut Ebpf,
         interface: &Interface,
-        mode: XdpMode,
         pin: &str,
     ) -> Result<(), Failure> {
         let xdp: &mut Xdp = program(ebpf, XDP)?;
@@ -318,18 +314,7 @@ impl Attachments {
                 Err(error) => discard(&path, &error)?,
             }
         }
-        // A link of another mode would keep the interface busy.
-        for other in [XdpMode::Native, XdpMode::Generic] {
-            let other = self.pins.join(xdp_pin_name(interface.index, other));
-            if other != path && other.exists() {
-                fs::remove_file(&other)?;
-            }
-        }
-        let mode = match mode {
-            XdpMode::Generic => aya::programs::XdpMode::Skb,
-            XdpMode::Native | XdpMode::Off => aya::programs::XdpMode::Driver,
-        };
-        let id = xdp.attach_to_if_index(interface.index, mode)?;
+        let id = xdp.attach_to_if_index(interface.index, aya::programs::XdpMode::Driver)?;
         let link: FdLink = xdp.take_link(id)?.try_into()?;
         link.pin(&path)?;
         Ok(())
@@ -420,7 +405,6 @@ fn pin_name(index: u32, program: &str) -> String {
 fn xdp_pin_name(index: u32, mode: XdpMode) -> String {
     let mode = match mode {
         XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
         XdpMode::Off => "off",
     };
     format!("{index}_{XDP}_{mode}")

@@ -22,7 +22,7 @@ pub struct Interface {
     pub name: String,
     /// `uplink`, `pod` or `local`.
     pub kind: String,
-    /// `native`, `generic` or `off`.
+    /// `native` or `off`.
     #[serde(default)]
     pub xdp: Option<String>,
     /// `tcx` or `clsact`.
