@@ -203,7 +203,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         client: NODE,
         frontend: VIP,
         backend: (REMOTE1, false),
-        seen: None,
+        seen: Some(NODE1),
         request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
         reply: sent(IN1, TC_REDIRECT, 0, Macs::Kept),
     },
