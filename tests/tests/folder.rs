@@ -119,12 +119,18 @@ fn half_a_file_changes_nothing() {
     check("moved");
 
     let mut file = File::create(&yaml).unwrap();
-    for line in &lines {
-        file.write_all(line.as_bytes()).unwrap();
-        thread::sleep(Duration::from_millis(200));
-        check(line);
+    // On its own: it is believed to be done when it rests for a second.
+    let writer = thread::spawn(move || {
+        for part in lines.concat().as_bytes().chunks(40) {
+            file.write_all(part).unwrap();
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    while !writer.is_finished() {
+        check("written slowly");
+        thread::sleep(Duration::from_millis(20));
     }
-    drop(file);
+    writer.join().unwrap();
     // A writer that stalls for good, in the middle of a word.
     let mut file = File::create(site.manifests.join("web-v6.json")).unwrap();
     file.write_all(b"{\"apiVersion\": \"disc").unwrap();
