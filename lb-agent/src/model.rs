@@ -186,7 +186,8 @@ pub struct Node {
 
 /// What a source tells the agent. A source sends every object it has, then
 /// [`Change::Synced`] once, then changes as they come. It never sends the
-/// removal of an object because it lost its server.
+/// removal of an object because it lost its server. Changes that belong
+/// together come in one vector: nothing in between is to be acted upon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A Service appeared or changed (`Some`), or went away or is no longer

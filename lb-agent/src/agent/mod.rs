@@ -89,11 +89,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {
-            change = incoming.recv() => match change {
-                Some(change) => {
-                    agent.store.take(change);
-                    while let Ok(change) = incoming.try_recv() {
-                        agent.store.take(change);
+            batch = incoming.recv() => match batch {
+                Some(batch) => {
+                    batch.into_iter().for_each(|change| agent.store.take(change));
+                    while let Ok(batch) = incoming.try_recv() {
+                        batch.into_iter().for_each(|change| agent.store.take(change));
                     }
                     if let Some(node) = &agent.store.node_object {
                         node_ips.send_if_modified(|held| {
@@ -125,7 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 
 fn start_source(
     options: &Options,
-    changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Vec<Change>>,
 ) -> JoinHandle<anyhow::Result<()>> {
     let node_name = options.node_name.clone();
     match options.source.clone() {
@@ -211,6 +211,9 @@ impl Agent {
             return;
         }
         let now = self.started.elapsed();
+        if !self.swept && !self.store.whole {
+            self.reconciler.inherit_until_sweep();
+        }
         if self.store.is_dirty() {
             let changes = self.store.compile();
             self.reconciler.apply(changes, now, &mut self.dataplane);

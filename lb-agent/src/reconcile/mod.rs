@@ -9,6 +9,7 @@
 //! Knows the maps only as [`Tables`]; pure but for what those do.
 
 mod adopt;
+mod inherit;
 mod pool;
 
 use std::{
@@ -22,9 +23,10 @@ use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
 pub use self::adopt::Snapshot;
 use self::{
     adopt::{Adoptable, Backends, Slices},
+    inherit::Inheritance,
     pool::{Ids, Slots},
 };
-use crate::compile::{self, Port, PortId, Set};
+use crate::compile::{self, FrontendKind, Port, PortId, Set};
 
 /// The kernel's maps, or something that behaves like them.
 pub trait Tables {
@@ -47,8 +49,10 @@ pub struct TableError {
 #[derive(Debug)]
 pub struct Reconciler {
     ports: BTreeMap<PortId, Held>,
-    /// Every port that wants a frontend. The first by name has it.
-    claims: HashMap<FrontendKey, BTreeSet<PortId>>,
+    /// Every port that wants a frontend. Who has it as clusterIP goes first, so
+    /// that nobody takes it by an external IP; then the first by name.
+    claims: HashMap<FrontendKey, BTreeSet<(FrontendKind, PortId)>>,
+    inheritance: Inheritance,
     /// What the kernel holds.
     frontends: HashMap<FrontendKey, Frontend>,
     adoptable: Adoptable,
@@ -101,6 +105,7 @@ impl Reconciler {
         Self {
             ports: BTreeMap::new(),
             claims: HashMap::new(),
+            inheritance: Inheritance::default(),
             next_service: adoptable.next_service(),
             frontends: snapshot.frontends.into_iter().collect(),
             adoptable,
@@ -137,6 +142,7 @@ impl Reconciler {
                     self.holding.insert(id);
                 }
                 None => {
+                    self.inheritance.forget(&id);
                     let gone = self.ports.remove(&id);
                     self.leftovers
                         .extend(gone.map(|held| (held.backends, held.slices)));
@@ -147,9 +153,19 @@ impl Reconciler {
         self.release(now, tables);
     }
 
+    /// Until [`Self::sweep`], ports that are found in the kernel keep the
+    /// members they have there: some of the truth cannot be read yet.
+    pub fn inherit_until_sweep(&mut self) {
+        self.inheritance.start();
+    }
+
     /// Removes what the kernel held and nobody claimed. To be called once,
     /// after the first full state was applied.
     pub fn sweep(&mut self, now: Duration, tables: &mut impl Tables) {
+        let inherited = self.inheritance.end();
+        if !inherited.is_empty() {
+            self.apply(inherited, now, tables);
+        }
         let stale: BTreeSet<FrontendKey> = self
             .frontends
             .keys()
@@ -175,7 +191,12 @@ impl Reconciler {
         }
         let failed = self.ports.values().filter(|held| held.error.is_some());
         let again: Vec<_> = failed
-            .map(|held| (held.desired.id.clone(), Some(held.desired.clone())))
+            .map(|held| {
+                (
+                    held.desired.id.clone(),
+                    Some(self.inheritance.without(held)),
+                )
+            })
             .collect();
         if !again.is_empty() {
             self.apply(again, now, tables);
@@ -206,25 +227,26 @@ impl Reconciler {
     /// The port that has a frontend which several want.
     #[must_use]
     pub fn owner(&self, key: &FrontendKey) -> Option<&PortId> {
-        self.claims.get(key).and_then(BTreeSet::first)
+        self.claims.get(key)?.first().map(|(_, id)| id)
     }
 
     /// Moves a port's claims to its new frontends; `keys` collects all that
     /// may have to change in the kernel.
     fn claim(&mut self, id: &PortId, desired: Option<&Port>, keys: &mut BTreeSet<FrontendKey>) {
         let old = self.ports.get(id).map(|held| &held.desired.frontends);
-        for key in old.into_iter().flat_map(BTreeMap::keys) {
+        for (key, frontend) in old.into_iter().flatten() {
             keys.insert(*key);
             if let Some(claimants) = self.claims.get_mut(key) {
-                claimants.remove(id);
+                claimants.remove(&(frontend.kind, id.clone()));
                 if claimants.is_empty() {
                     self.claims.remove(key);
                 }
             }
         }
-        for key in desired.into_iter().flat_map(|port| port.frontends.keys()) {
+        for (key, frontend) in desired.into_iter().flat_map(|port| &port.frontends) {
             keys.insert(*key);
-            self.claims.entry(*key).or_default().insert(id.clone());
+            let claimants = self.claims.entry(*key).or_default();
+            claimants.insert((frontend.kind, id.clone()));
         }
     }
 
@@ -254,9 +276,13 @@ impl Reconciler {
     fn prepare(&mut self, id: &PortId, desired: Port, now: Duration, tables: &mut impl Tables) {
         let mut held = match self.ports.remove(id) {
             Some(held) => held,
-            None => self.adopt(&desired),
+            None => {
+                let held = self.adopt(&desired);
+                self.inheritance.note(id, &held);
+                held
+            }
         };
-        held.desired = desired;
+        held.desired = self.inheritance.extend(desired);
         held.error = self.write_sets(&mut held, now, tables).err();
         if let Some(error) = &held.error {
             tracing::warn!(%error, port = ?id, "backends not written, will retry");
@@ -374,7 +400,7 @@ impl Reconciler {
                 .claims
                 .get(key)
                 .and_then(BTreeSet::first)
-                .and_then(|owner| self.ports.get_mut(owner))
+                .and_then(|(_, owner)| self.ports.get_mut(owner))
             else {
                 continue;
             };

@@ -253,3 +253,30 @@ proptest! {
         check(&reconciler, &memory, &wish);
     }
 }
+
+/// An agent that starts on manifests it cannot all read keeps what the kernel
+/// has; once it can, the truth counts.
+#[test]
+fn members_are_inherited_until_all_is_read() {
+    for (seen, until_read) in [
+        (&[][..], &[1, 2, 3][..]),
+        (&[2], &[1, 2, 3]),
+        (&[2, 4], &[1, 2, 3, 4]),
+    ] {
+        let mut scene = Scene::new(vec![port("a", &[1], &[1, 2, 3], &[3])]);
+        let said = world([port("a", &[1], seen, &[])]);
+        scene.reconciler = Reconciler::new(scene.memory.snapshot());
+        scene.memory.now = Duration::ZERO;
+        scene.memory.rules = None;
+        scene.reconciler.inherit_until_sweep();
+        let applied = changes(&World::new(), &said);
+        let now = Duration::ZERO;
+        scene.reconciler.apply(applied, now, &mut scene.memory);
+        let shown = scene.memory.shown();
+        let expect = wanted(&world([port("a", &[1], until_read, &[3])]));
+        assert_eq!(shown, expect, "{seen:?}");
+
+        scene.reconciler.sweep(now, &mut scene.memory);
+        assert_eq!(scene.memory.shown(), wanted(&said), "{seen:?}");
+    }
+}

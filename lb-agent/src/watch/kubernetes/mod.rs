@@ -10,7 +10,7 @@ mod tables;
 
 use std::path::PathBuf;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
@@ -22,7 +22,10 @@ use kube::{
 };
 use tokio::sync::mpsc::Sender;
 
-use self::{events::events, tables::Tables};
+use self::{
+    events::{Event, events},
+    tables::Tables,
+};
 use crate::model::Change;
 
 #[derive(Clone, Debug)]
@@ -56,34 +59,45 @@ pub enum KubernetesError {
 /// When the configuration cannot be used; see [`KubernetesError`].
 pub async fn kubernetes(
     options: KubernetesOptions,
-    changes: Sender<Change>,
+    changes: Sender<Vec<Change>>,
 ) -> Result<(), KubernetesError> {
     let client = Client::try_from(config(options.kubeconfig).await?)
         .map_err(|source| KubernetesError::Client(Box::new(source)))?;
     let services = watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name");
     let slices = watcher::Config::default().labels("!service.kubernetes.io/headless");
     let node = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
-    let mut events = futures::stream::select_all([
+    let events = futures::stream::select_all([
         events::<Service>(Api::all(client.clone()), services).boxed(),
         events::<EndpointSlice>(Api::all(client.clone()), slices).boxed(),
         events::<Node>(Api::all(client), node).boxed(),
     ]);
 
-    let mut tables = Tables::new(options.node_name);
+    let mut batches = batches(events, options.node_name).boxed();
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
+        let batch = tokio::select! {
+            batch = batches.next() => batch,
             () = changes.closed() => None,
         };
-        let Some(event) = event else {
+        let Some(batch) = batch else {
             return Ok(());
         };
-        for change in tables.apply(event) {
-            if changes.send(change).await.is_err() {
-                return Ok(());
-            }
+        if !batch.is_empty() && changes.send(batch).await.is_err() {
+            return Ok(());
         }
     }
+}
+
+/// What was told together stays together.
+fn batches(
+    events: impl Stream<Item = Event> + Send,
+    node_name: String,
+) -> impl Stream<Item = Vec<Change>> + Send {
+    const EVENTS: usize = 4096;
+    let mut tables = Tables::new(node_name);
+    events.ready_chunks(EVENTS).map(move |events| {
+        let changes = events.into_iter().flat_map(|event| tables.apply(event));
+        changes.collect()
+    })
 }
 
 async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, KubernetesError> {
@@ -99,4 +113,66 @@ async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, KubernetesError> 
         path,
         source: Box::new(source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::{
+        events::{Kind, Object, Use, What},
+        *,
+    };
+    use crate::model::ObjectName;
+
+    #[tokio::test]
+    async fn one_vector_for_events_that_come_together() {
+        fn event(kind: Kind, what: What) -> Poll<Option<Event>> {
+            Poll::Ready(Some(Event { kind, what }))
+        }
+        fn slice(kind: fn(Object) -> What, name: &str, there: bool) -> Poll<Option<Event>> {
+            let name = ObjectName::new("ns", name);
+            let use_ = if there {
+                Use::Send(Box::new(Change::Slice(name.clone(), None)))
+            } else {
+                Use::Skip
+            };
+            let object = Object {
+                name,
+                use_,
+                problems: Vec::new(),
+            };
+            event(Kind::EndpointSlice, kind(object))
+        }
+        let mut steps = vec![
+            event(Kind::Service, What::ListEnds),
+            Poll::Pending,
+            slice(What::Listed, "old", true),
+            slice(What::Listed, "other", true),
+            event(Kind::EndpointSlice, What::ListEnds),
+            event(Kind::Node, What::ListEnds),
+            Poll::Pending,
+            slice(What::Changed, "old", false),
+            slice(What::Changed, "new", true),
+            Poll::Pending,
+            Poll::Ready(None),
+        ]
+        .into_iter();
+        let events = futures::stream::poll_fn(move |context| {
+            let step = steps.next().expect("no poll after the end");
+            if step.is_pending() {
+                context.waker().wake_by_ref();
+            }
+            step
+        });
+        let found: Vec<Vec<Change>> = batches(events, "n1".to_owned()).collect().await;
+        let change = |name: &str| Change::Slice(ObjectName::new("ns", name), None);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found[0], []);
+        assert_eq!(found[1][..2], [change("old"), change("other")]);
+        let [.., Change::Problems(_), Change::Synced, Change::Whole] = found[1].as_slice() else {
+            panic!("{found:?}");
+        };
+        assert_eq!(found[2], [change("old"), change("new")]);
+    }
 }

@@ -16,11 +16,14 @@ pub(super) struct Tables {
     nodes: Table,
     problems: Problems<(Kind, ObjectName)>,
     synced: bool,
+    whole: bool,
 }
 
 #[derive(Default)]
 struct Table {
     sent: BTreeSet<ObjectName>,
+    /// Those that could not be read and are not in `sent`.
+    hidden: BTreeSet<ObjectName>,
     listing: BTreeSet<ObjectName>,
     complete: bool,
 }
@@ -34,6 +37,7 @@ impl Tables {
             nodes: Table::default(),
             problems: Problems::new(),
             synced: false,
+            whole: false,
         }
     }
 
@@ -52,6 +56,7 @@ impl Tables {
             What::Changed(object) => changes.extend(self.object(kind, object)),
             What::Deleted(name) => {
                 self.problems.set((kind, name.clone()), Vec::new());
+                self.table(kind).hidden.remove(&name);
                 changes.extend(self.remove(kind, name));
             }
         }
@@ -59,13 +64,14 @@ impl Tables {
             self.report_missing_node();
         }
         changes.extend(self.problems.change());
-        if !self.synced
-            && [Kind::Service, Kind::EndpointSlice, Kind::Node]
-                .iter()
-                .all(|kind| self.table(*kind).complete)
-        {
+        let tables = [&self.services, &self.slices, &self.nodes];
+        if !self.synced && tables.iter().all(|table| table.complete) {
             self.synced = true;
-            changes.extend([Change::Synced, Change::Whole]);
+            changes.push(Change::Synced);
+        }
+        if self.synced && !self.whole && tables.iter().all(|table| table.hidden.is_empty()) {
+            self.whole = true;
+            changes.push(Change::Whole);
         }
         changes
     }
@@ -73,13 +79,20 @@ impl Tables {
     fn object(&mut self, kind: Kind, object: Object) -> Option<Change> {
         self.problems
             .set((kind, object.name.clone()), object.problems);
+        let table = self.table(kind);
+        table.hidden.remove(&object.name);
         match object.use_ {
             Use::Send(change) => {
-                self.table(kind).sent.insert(object.name);
+                table.sent.insert(object.name);
                 Some(*change)
             }
             Use::Skip => self.remove(kind, object.name),
-            Use::Unreadable => None,
+            Use::Unreadable => {
+                if !table.sent.contains(&object.name) {
+                    table.hidden.insert(object.name);
+                }
+                None
+            }
         }
     }
 
@@ -87,6 +100,7 @@ impl Tables {
         let table = self.table(kind);
         table.complete = true;
         let listed = std::mem::take(&mut table.listing);
+        table.hidden.retain(|name| listed.contains(name));
         let gone: Vec<ObjectName> = table.sent.difference(&listed).cloned().collect();
         self.problems
             .retain(|(other, name)| *other != kind || listed.contains(name));
@@ -216,7 +230,11 @@ mod tests {
             ),
             (Kind::Node, What::ListEnds, vec![]),
             (Kind::Service, What::ListEnds, vec![]),
-            (Kind::EndpointSlice, What::ListEnds, vec![Change::Synced, Change::Whole]),
+            (
+                Kind::EndpointSlice,
+                What::ListEnds,
+                vec![Change::Synced, Change::Whole],
+            ),
             (Kind::Service, What::ListEnds, vec![]),
         ];
         for (step, (kind, what, expect)) in steps.into_iter().enumerate() {
@@ -233,5 +251,51 @@ mod tests {
             problems[0].to_string(),
             "API: Node n1: found no such Node, accepted: the name of a Node of the cluster"
         );
+    }
+
+    #[test]
+    fn whole_when_nothing_is_hidden() {
+        fn check(steps: Vec<(Kind, What)>) {
+            let mut tables = Tables::new("n1".to_owned());
+            let last = steps.len() - 1;
+            for (step, (kind, what)) in steps.into_iter().enumerate() {
+                let changes = tables.apply(Event { kind, what });
+                let whole = changes.contains(&Change::Whole);
+                assert_eq!(whole, step == last, "step {step}");
+            }
+            let what = What::Changed(object("late", Use::Unreadable));
+            let kind = Kind::Service;
+            assert_eq!(tables.apply(Event { kind, what }), []);
+            let what = What::Deleted(name("late"));
+            assert_eq!(tables.apply(Event { kind, what }), [], "once");
+        }
+        let hidden = |text| What::Listed(object(text, Use::Unreadable));
+        let start = || {
+            vec![
+                (Kind::Node, What::ListEnds),
+                (Kind::Service, hidden("a")),
+                (Kind::Service, hidden("b")),
+                (Kind::Service, What::ListEnds),
+                (Kind::EndpointSlice, What::Listed(used("c"))),
+                // It was sent before.
+                (
+                    Kind::EndpointSlice,
+                    What::Changed(object("c", Use::Unreadable)),
+                ),
+                (Kind::EndpointSlice, hidden("c")),
+                (Kind::EndpointSlice, What::ListEnds),
+                (Kind::EndpointSlice, What::Changed(used("d"))),
+            ]
+        };
+        let mut steps = start();
+        steps.push((Kind::Service, What::Deleted(name("a"))));
+        steps.push((Kind::Service, What::Changed(object("b", Use::Skip))));
+        check(steps);
+        let mut steps = start();
+        steps.push((Kind::Service, What::Changed(used("b"))));
+        steps.push((Kind::Service, What::ListBegins));
+        steps.push((Kind::Service, What::Listed(used("b"))));
+        steps.push((Kind::Service, What::ListEnds));
+        check(steps);
     }
 }

@@ -22,8 +22,9 @@ use crate::{
 
 pub(super) type Services = BTreeMap<ObjectName, Located<Arc<Service>>>;
 
-/// The Services as the API server would show them. Explicit values win; of
-/// two Services that state the same one, the first by name keeps it.
+/// The Services as the API server would show them. What a Service runs with
+/// comes first, then what others state; of two that state the same value, the
+/// first by name gets it.
 pub(super) fn allocate(
     services: &Services,
     cidrs: &ServiceCidrs,
@@ -44,6 +45,9 @@ pub(super) fn allocate(
         live: BTreeSet::new(),
         problems,
     };
+    for service in &mut filled {
+        run.hold(service);
+    }
     for service in &mut filled {
         run.claim(service);
     }
@@ -109,6 +113,18 @@ impl Filled {
         self.service.spec.get_or_insert_default()
     }
 
+    fn node_port(&mut self, index: usize) -> Option<i32> {
+        self.spec().ports.as_deref().unwrap_or_default()[index].node_port
+    }
+
+    /// Of all its ports.
+    fn stated_ports(&mut self) -> BTreeSet<u16> {
+        let spec = self.spec();
+        let ports = spec.ports.iter().flatten().map(|port| port.node_port);
+        let ports = ports.chain([spec.health_check_node_port]).flatten();
+        ports.filter_map(|port| u16::try_from(port).ok()).collect()
+    }
+
     fn finish(mut self) -> (ObjectName, Located<Arc<Service>>) {
         let found: Vec<(Family, IpAddr)> = self
             .addresses
@@ -145,6 +161,67 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// What was allocated and is in use, unless the manifest states another
+    /// value now.
+    fn hold(&mut self, service: &mut Filled) {
+        let name = service.name.clone();
+        for (family, address) in &mut service.addresses {
+            let key = address_key(&name, *family);
+            let Some(value) = live(&self.ledger.cluster_ips, &key) else {
+                continue;
+            };
+            let usable = match *address {
+                Some(stated) => stated == value,
+                None => {
+                    let cidr = self.cidrs.of(*family);
+                    cidr.is_some_and(|cidr| Addresses(cidr).contains(value))
+                }
+            };
+            if usable && self.addresses.take(value, &name).is_ok() {
+                *address = Some(value);
+                self.live.insert(key);
+            }
+        }
+
+        let stated = service.stated_ports();
+        for index in 0..service.spec().ports.as_deref().unwrap_or_default().len() {
+            let key = port_key(service, index);
+            let Some(value) = live(&self.ledger.node_ports, &key) else {
+                continue;
+            };
+            let port = &service.spec().ports.as_deref().unwrap_or_default()[index];
+            let protocol = port.protocol.clone().unwrap_or_default();
+            let usable = match port.node_port {
+                Some(stated) => stated == i32::from(value),
+                None => service.wants_node_ports.contains(&index) && !stated.contains(&value),
+            };
+            if usable && self.hold_port(value, protocol, &name) {
+                set_node_port(service, index, Some(value));
+                self.live.insert(key);
+            }
+        }
+        let key = name.to_string();
+        let Some(value) = live(&self.ledger.health_check_node_ports, &key) else {
+            return;
+        };
+        let usable = match service.spec().health_check_node_port {
+            Some(stated) => stated == i32::from(value),
+            None => service.wants_health_check && !stated.contains(&value),
+        };
+        if usable && self.hold_port(value, "TCP".to_owned(), &name) {
+            service.spec().health_check_node_port = Some(i32::from(value));
+            self.live.insert(key);
+        }
+    }
+
+    fn hold_port(&mut self, value: u16, protocol: String, owner: &ObjectName) -> bool {
+        let held = NODE_PORTS.contains(&value) && self.ports.take(value, owner).is_ok();
+        if held {
+            self.port_claims.insert((value, protocol), owner.clone());
+        }
+        held
+    }
+
     /// What the manifest states.
     fn claim(&mut self, service: &mut Filled) {
         let name = service.name.clone();
@@ -197,7 +274,7 @@ impl Run<'_> {
         }
     }
 
-    /// What was allocated before.
+    /// What was allocated before and is free.
     fn keep(&mut self, service: &mut Filled) {
         let name = service.name.clone();
         for (family, address) in &mut service.addresses {
@@ -211,6 +288,9 @@ impl Run<'_> {
             self.live.insert(key);
         }
         for index in service.wants_node_ports.clone() {
+            if service.node_port(index).is_some() {
+                continue;
+            }
             let key = port_key(service, index);
             let table = &mut self.ledger.node_ports;
             let kept = self
@@ -219,7 +299,7 @@ impl Run<'_> {
             self.live.insert(key);
             set_node_port(service, index, kept);
         }
-        if service.wants_health_check {
+        if service.wants_health_check && service.spec().health_check_node_port.is_none() {
             let table = &mut self.ledger.health_check_node_ports;
             let key = name.to_string();
             let kept = self
@@ -249,10 +329,7 @@ impl Run<'_> {
             }
         }
         for index in service.wants_node_ports.clone() {
-            if service.spec().ports.as_deref().unwrap_or_default()[index]
-                .node_port
-                .is_some()
-            {
+            if service.node_port(index).is_some() {
                 continue;
             }
             let key = port_key(service, index);
@@ -336,6 +413,12 @@ fn set_node_port(service: &mut Filled, index: usize, value: Option<u16>) {
     if let Some(port) = service.spec().ports.iter_mut().flatten().nth(index) {
         port.node_port = value.map(i32::from);
     }
+}
+
+/// The value of `key`, if its owner was there all the time.
+fn live<V: Copy>(table: &Table<V>, key: &str) -> Option<V> {
+    let entry = table.get(key)?;
+    entry.released.is_none().then_some(entry.value)
 }
 
 fn values<V: Copy>(table: &Table<V>) -> impl Iterator<Item = V> {

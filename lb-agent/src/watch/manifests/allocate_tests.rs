@@ -270,52 +270,146 @@ fn stable_and_distinct() {
     assert_eq!(run(&specs, &cidrs, &mut ledger).0, first);
 }
 
+/// A Service with a node port that states what it runs with.
+fn stating(of: &ServiceSpec, protocol: &str) -> Value {
+    let port = json!({"port": 80, "nodePort": node_ports(of)[0], "protocol": protocol});
+    json!({"type": "NodePort", "clusterIP": of.cluster_ip, "ports": [port]})
+}
+
 #[test]
-fn explicit_values_win() {
+fn the_first_who_states_a_value_gets_it() {
     let mut ledger = Ledger::default();
     let node_port = ports(json!({"type": "NodePort"}));
     let (before, _) = run(&[("z", node_port.clone())], &[], &mut ledger);
+    let explicit = stating(&before[0], "TCP");
     let (ip, port) = (before[0].cluster_ip.clone(), node_ports(&before[0])[0]);
-    let explicit =
-        json!({"type": "NodePort", "clusterIP": ip, "ports": [{"port": 80, "nodePort": port}]});
-    let (after, problems) = run(
-        &[("a", explicit.clone()), ("z", node_port)],
-        &[],
-        &mut ledger,
-    );
-    assert_eq!(
-        (&after[0].cluster_ip, node_ports(&after[0])[0]),
-        (&ip, port)
-    );
-    assert!(after[1].cluster_ip.is_some() && after[1].cluster_ip != ip);
-    assert!(node_ports(&after[1])[0].is_some() && node_ports(&after[1])[0] != port);
-    assert_eq!(problems, Vec::<String>::new());
-
     let udp =
         json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port, "protocol": "UDP"}]});
+    // The one that had them is gone, or comes back at the same time.
+    for mut ledger in [Ledger::default(), {
+        run(&[], &[], &mut ledger);
+        ledger
+    }] {
+        let specs = [
+            ("a", explicit.clone()),
+            ("b", explicit.clone()),
+            ("c", udp.clone()),
+            ("z", node_port.clone()),
+        ];
+        let (after, problems) = run(&specs, &[], &mut ledger);
+        assert_eq!(after[0].cluster_ip, ip);
+        assert!(after[1].cluster_ip.is_some() && after[1].cluster_ip != ip);
+        assert_eq!(
+            (node_ports(&after[1]), node_ports(&after[2])),
+            (vec![None], vec![port])
+        );
+        assert!(after[3].cluster_ip.is_some() && after[3].cluster_ip != ip);
+        assert!(node_ports(&after[3])[0].is_some() && node_ports(&after[3])[0] != port);
+        let (ip, port) = (ip.as_ref().unwrap(), port.unwrap());
+        assert_eq!(
+            problems,
+            [
+                format!(
+                    "API: Service ns/b: spec.clusterIPs[0]: found {ip}, which belongs to Service ns/a, accepted: an address of its own (another one is allocated)"
+                ),
+                format!(
+                    "API: Service ns/b: spec.ports[0].nodePort: found {port}, which belongs to Service ns/a, accepted: a port of its own"
+                ),
+            ]
+        );
+    }
+}
+
+#[test]
+fn nobody_takes_what_a_running_service_has() {
+    let local = || {
+        let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+        ports(spec)
+    };
+    let mut ledger = Ledger::default();
+    let (before, _) = run(&[("z", local())], &[], &mut ledger);
+    let (ip, port) = (
+        before[0].cluster_ip.clone().unwrap(),
+        node_ports(&before[0])[0].unwrap(),
+    );
+    let health_check = before[0].health_check_node_port.unwrap();
+    let mut newcomer = stating(&before[0], "TCP");
+    newcomer["type"] = "LoadBalancer".into();
+    newcomer["externalTrafficPolicy"] = "Local".into();
+    newcomer["healthCheckNodePort"] = health_check.into();
+    let untouched = ledger.clone();
+    let both = [("a", newcomer.clone()), ("z", local())];
+    let (after, problems) = run(&both, &[], &mut ledger);
+    assert_eq!(after[1], before[0]);
+    let address = after[0].cluster_ip.clone();
+    assert!(address.is_some() && address.as_ref() != Some(&ip));
+    assert_eq!(
+        (node_ports(&after[0]), after[0].health_check_node_port),
+        (vec![None], None)
+    );
+    let expect = [
+        format!(
+            "API: Service ns/a: spec.clusterIPs[0]: found {ip}, which belongs to Service ns/z, accepted: an address of its own (another one is allocated)"
+        ),
+        format!(
+            "API: Service ns/a: spec.ports[0].nodePort: found {port}, which belongs to Service ns/z, accepted: a port of its own"
+        ),
+        format!(
+            "API: Service ns/a: spec.healthCheckNodePort: found {health_check}, which belongs to Service ns/z, accepted: a port of its own"
+        ),
+    ];
+    assert_eq!(problems, expect);
+    assert_eq!(run(&both, &[], &mut ledger), (after, problems));
+    for (key, entry) in &untouched.cluster_ips {
+        assert_eq!(ledger.cluster_ips.get(key), Some(entry));
+    }
+    assert_eq!(ledger.node_ports, untouched.node_ports);
+
+    // The owner may write down what it has.
+    let written = [("a", newcomer.clone()), ("z", newcomer.clone())];
+    let (after, problems) = run(&written, &[], &mut ledger);
+    assert_eq!(problems, expect);
+    assert_eq!(after[1].cluster_ip.as_ref(), Some(&ip));
+    assert_eq!(node_ports(&after[1]), [Some(port)]);
+    assert_eq!(ledger.node_ports, untouched.node_ports);
+
+    // With another protocol, a port is another one.
     let (after, problems) = run(
-        &[("a", explicit.clone()), ("b", explicit), ("c", udp)],
+        &[("b", stating(&before[0], "UDP")), ("z", local())],
         &[],
         &mut ledger,
     );
-    assert_eq!(after[0].cluster_ip, ip);
-    assert!(after[1].cluster_ip.is_some() && after[1].cluster_ip != ip);
+    assert_eq!(after[1], before[0]);
     assert_eq!(
-        (node_ports(&after[1]), node_ports(&after[2])),
-        (vec![None], vec![port])
+        (node_ports(&after[0]), problems.len()),
+        (vec![Some(port)], 1)
     );
-    let (ip, port) = (ip.unwrap(), port.unwrap());
-    assert_eq!(
-        problems,
-        [
-            format!(
-                "API: Service ns/b: spec.clusterIPs[0]: found {ip}, which belongs to Service ns/a, accepted: an address of its own (another one is allocated)"
-            ),
-            format!(
-                "API: Service ns/b: spec.ports[0].nodePort: found {port}, which belongs to Service ns/a, accepted: a port of its own"
-            ),
-        ]
-    );
+
+    // The owner states others, and the newcomer gets what it wants.
+    let other = json!({"type": "NodePort", "clusterIP": "10.96.0.77", "ports": [{"port": 80, "nodePort": 31_077}]});
+    let (after, problems) = run(&[("a", newcomer), ("z", other)], &[], &mut ledger);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(after[0].cluster_ip.as_ref(), Some(&ip));
+    assert_eq!(node_ports(&after[0]), [Some(port)]);
+    assert_eq!(after[1].cluster_ip.as_deref(), Some("10.96.0.77"));
+    assert_eq!(node_ports(&after[1]), [Some(31_077)]);
+}
+
+#[test]
+fn a_port_that_moves_within_its_service() {
+    let mut ledger = Ledger::default();
+    let two = |node_port: Value| {
+        json!({"type": "NodePort", "ports": [
+            {"name": "x", "port": 80},
+            {"name": "y", "port": 81, "nodePort": node_port},
+        ]})
+    };
+    let (before, _) = run(&[("a", two(Value::Null))], &[], &mut ledger);
+    let x = node_ports(&before[0])[0];
+    let (after, problems) = run(&[("a", two(x.into()))], &[], &mut ledger);
+    let found = node_ports(&after[0]);
+    assert_eq!((found[1], problems), (x, Vec::new()));
+    assert!(found[0].is_some() && found[0] != x, "{found:?}");
 }
 
 #[test]

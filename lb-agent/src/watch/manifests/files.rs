@@ -10,6 +10,7 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
 };
 
 use walkdir::{DirEntry, WalkDir};
@@ -24,6 +25,9 @@ use crate::{
 };
 
 const MAX_BYTES: u64 = 8 << 20;
+/// Nobody is writing a file that has not changed for this long, unless an
+/// event says so.
+const QUIET: Duration = Duration::from_secs(1);
 
 pub(super) struct Files {
     dirs: Vec<PathBuf>,
@@ -32,6 +36,12 @@ pub(super) struct Files {
     files: BTreeMap<PathBuf, FileState>,
     /// Of folders.
     problems: Vec<Problem>,
+    /// Files that somebody may still be writing, and since when they have
+    /// been as they are.
+    fresh: BTreeMap<PathBuf, Instant>,
+    /// Whether the last scan left out files, as they are being written or
+    /// went while it ran.
+    incomplete: bool,
 }
 
 struct FileState {
@@ -69,6 +79,8 @@ impl Files {
             ledger,
             files: BTreeMap::new(),
             problems: Vec::new(),
+            fresh: BTreeMap::new(),
+            incomplete: false,
         }
     }
 
@@ -76,6 +88,7 @@ impl Files {
     /// `busy` ones, which are being written, are left as they are.
     pub(super) fn scan(&mut self, touched: &BTreeSet<PathBuf>, busy: &BTreeSet<PathBuf>) {
         self.problems.clear();
+        self.incomplete = false;
         let mut seen = BTreeSet::new();
         let mut unknown = Vec::new();
         for dir in self.dirs.clone() {
@@ -87,7 +100,9 @@ impl Files {
                 match entry {
                     Ok(entry) if self.is_manifest(&entry) => {
                         let path = entry.into_path();
-                        if !busy.contains(&path) {
+                        if busy.contains(&path) {
+                            self.incomplete = true;
+                        } else {
                             self.read(&path, touched.contains(&path));
                         }
                         seen.insert(path);
@@ -100,6 +115,8 @@ impl Files {
         self.files.retain(|path, _| {
             seen.contains(path) || unknown.iter().any(|folder| path.starts_with(folder))
         });
+        self.fresh
+            .retain(|path, since| seen.contains(path) && since.elapsed() < QUIET);
     }
 
     /// All objects. Of several documents for one, the first counts.
@@ -123,9 +140,19 @@ impl Files {
     /// Whether there may be objects that [`Self::objects`] has never given. A
     /// folder without files may be one that is still to be filled or mounted.
     pub(super) fn is_partial(&self) -> bool {
-        !self.problems.is_empty()
+        self.settles().is_some()
+            || !self.problems.is_empty()
             || self.files.is_empty()
             || self.files.values().any(|file| file.is_partial)
+    }
+
+    /// When to scan again for want of events, if what the last scan found may
+    /// not be all there is.
+    pub(super) fn settles(&self) -> Option<Duration> {
+        let fresh = self.fresh.values().max();
+        fresh
+            .map(|since| QUIET.saturating_sub(since.elapsed()))
+            .or(self.incomplete.then_some(QUIET))
     }
 
     fn is_manifest(&self, entry: &DirEntry) -> bool {
@@ -143,7 +170,10 @@ impl Files {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             // It was replaced or removed since: there is another scan to come.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.incomplete = true;
+                return;
+            }
             Err(error) => {
                 return self.keep(
                     path,
@@ -152,14 +182,32 @@ impl Files {
                 );
             }
         };
+        if touched {
+            // A busy one was not to be read.
+            self.fresh.remove(path);
+        }
         let stamp = Stamp::of(&metadata);
         if !touched && before.is_some_and(|before| before.stamp == stamp) {
             return;
         }
+        if !touched && is_fresh(&metadata) {
+            self.fresh.insert(path.to_owned(), Instant::now());
+        }
+        let gave_objects = before.is_some_and(|before| !before.objects.is_empty());
         let parsed = match content(path) {
             Ok(bytes) if bytes.len() as u64 > MAX_BYTES => {
                 let found = format!("a file of {} bytes", metadata.len());
                 Parsed::broken(path, "", found, format!("at most {MAX_BYTES} bytes"))
+            }
+            // As whoever rewrites a file leaves it for a moment.
+            Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => {
+                let found = if gave_objects {
+                    "an empty file, which gave objects before"
+                } else {
+                    "an empty file"
+                };
+                let accepted = "its objects, or no file at all to remove them";
+                Parsed::broken(path, "", found, accepted)
             }
             Ok(bytes) => parse(path, &bytes),
             Err(error) => Parsed::broken(path, "", error.to_string(), "a readable file"),
@@ -169,20 +217,9 @@ impl Files {
 
     /// Takes what is good, and keeps the rest as it was. Without a stamp, the
     /// file is read again at the next scan.
-    fn keep(&mut self, path: &Path, mut parsed: Parsed, stamp: Option<Stamp>) {
+    fn keep(&mut self, path: &Path, parsed: Parsed, stamp: Option<Stamp>) {
         let before = self.files.remove(path);
         let mut objects = before.map(|before| before.objects).unwrap_or_default();
-        let emptied =
-            parsed.objects.is_empty() && parsed.problems.is_empty() && !objects.is_empty();
-        if emptied && is_blank(path) {
-            let found = "an empty file, which gave objects before";
-            parsed = Parsed::broken(
-                path,
-                "",
-                found,
-                "its objects, or no file at all to remove them",
-            );
-        }
         let Parsed {
             objects: valid,
             invalid,
@@ -214,6 +251,8 @@ impl Files {
             .io_error()
             .is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
         if missing && path != *dir {
+            // A link to nothing is nothing; what is gone may be on its way.
+            self.incomplete |= !is_hidden(&path) && fs::symlink_metadata(&path).is_err();
             return None;
         }
         let origin = Origin::File {
@@ -229,7 +268,18 @@ impl Files {
 }
 
 fn is_visible(entry: &DirEntry) -> bool {
-    entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
+    entry.depth() == 0 || !is_hidden(entry.path())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Clocks that differ make a file fresh for [`QUIET`] at most.
+fn is_fresh(metadata: &Metadata) -> bool {
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    modified.elapsed().is_ok_and(|age| age < QUIET) || modified > SystemTime::now()
 }
 
 /// One byte more than allowed, at most.
@@ -241,6 +291,25 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn is_blank(path: &Path) -> bool {
-    content(path).is_ok_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_during_a_scan_may_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.yaml");
+        fs::write(&path, "# nothing").unwrap();
+        let old = SystemTime::now() - Duration::from_secs(60);
+        let file = fs::File::options().append(true).open(&path).unwrap();
+        file.set_modified(old).unwrap();
+        let mut files = Files::new(vec![dir.path().to_owned()], dir.path().join("ledger"));
+        let none = BTreeSet::new();
+        files.scan(&none, &none);
+        assert!(!files.is_partial());
+        files.read(&dir.path().join("gone.yaml"), false);
+        assert!(files.is_partial() && files.settles().is_some());
+        files.scan(&none, &none);
+        assert!(!files.is_partial());
+    }
 }

@@ -1,13 +1,13 @@
 //! From files to changes: scan, parse, allocate, endpoints, diff.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use ipnet::IpNet;
-use tokio::sync::mpsc::Sender;
+use tokio::{sync::mpsc::Sender, task::JoinError};
 
 use super::{
     allocate::{Services, allocate},
@@ -36,8 +36,9 @@ pub struct FolderOptions {
     pub node: Node,
 }
 
-/// What makes it impossible to start. Whatever goes wrong later is a
-/// [`Problem`], and changes nothing of what was sent.
+/// What makes it impossible to start, or is a defect of this program. All
+/// else that goes wrong later is a [`Problem`], and changes nothing of what was
+/// sent.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     #[error("no folder of manifests is named")]
@@ -48,38 +49,52 @@ pub enum FolderError {
     ServiceCidrs,
     #[error(transparent)]
     Allocations(#[from] LedgerError),
+    #[error("looking at the manifests failed: {0}")]
+    Scan(#[source] JoinError),
 }
+
+/// More problems than this of one file are only counted.
+const PROBLEMS_OF_A_FILE: usize = 20;
 
 /// Sends what the folders hold, then each change, until `changes` is closed.
 ///
 /// # Errors
 ///
-/// When it cannot start; see [`FolderError`].
-pub async fn folder(options: FolderOptions, changes: Sender<Change>) -> Result<(), FolderError> {
+/// When it cannot start or go on; see [`FolderError`].
+pub async fn folder(
+    options: FolderOptions,
+    changes: Sender<Vec<Change>>,
+) -> Result<(), FolderError> {
     let dirs = options.dirs.clone();
     let mut source = Source::new(options)?;
     let mut follower = Follower::new(dirs);
     let mut wakeup = Wakeup::default();
     loop {
         let Wakeup { touched, busy } = wakeup;
-        let scan = tokio::task::spawn_blocking(move || {
+        let result;
+        (source, result) = blocking(move || {
             let result = source.refresh(&touched, &busy);
             (source, result)
-        });
-        let Ok((returned, result)) = scan.await else {
+        })
+        .await?;
+        let batch = result?;
+        if !batch.is_empty() && changes.send(batch).await.is_err() {
             return Ok(());
-        };
-        source = returned;
-        for change in result? {
-            if changes.send(change).await.is_err() {
-                return Ok(());
-            }
         }
+        let limit = source.files.settles().filter(|_| !source.whole);
         wakeup = tokio::select! {
-            wakeup = follower.next() => wakeup,
+            wakeup = follower.next(limit) => wakeup,
             () = changes.closed() => return Ok(()),
         };
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FolderError> {
+    tokio::task::spawn_blocking(run)
+        .await
+        .map_err(FolderError::Scan)
 }
 
 struct Source {
@@ -144,7 +159,7 @@ impl Source {
         let desired = Desired::new(&sorted, services, &self.node, &mut problems);
         let mut changes = desired.changes(&self.sent);
         self.sent = desired;
-        self.problems.set((), problems);
+        self.problems.set((), capped(problems));
         changes.extend(self.problems.change());
         if !self.synced {
             self.synced = true;
@@ -172,6 +187,37 @@ impl Source {
         self.allocated = Some((services.clone(), filled, problems));
         Ok(())
     }
+}
+
+/// At most so many of each file, and how many there are besides.
+fn capped(problems: Vec<Problem>) -> Vec<Problem> {
+    let problems: BTreeSet<Problem> = problems.into_iter().collect();
+    let mut counts: BTreeMap<Option<PathBuf>, usize> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for problem in problems {
+        let path = match &problem.origin {
+            Origin::File { path, .. } => Some(path.clone()),
+            Origin::Api => None,
+        };
+        let count = counts.entry(path).or_default();
+        *count += 1;
+        if *count <= PROBLEMS_OF_A_FILE {
+            kept.push(problem);
+        }
+    }
+    for (path, count) in counts {
+        let Some(path) = path.filter(|_| count > PROBLEMS_OF_A_FILE) else {
+            continue;
+        };
+        let more = count - PROBLEMS_OF_A_FILE;
+        let origin = Origin::File {
+            path,
+            document: None,
+        };
+        let found = format!("{PROBLEMS_OF_A_FILE} problems, which are listed, and {more} more");
+        Reporter::new(&origin, "", &mut kept).report("", found, "documents without any");
+    }
+    kept
 }
 
 fn allocation_problem(path: &Path, error: &LedgerError) -> Problem {

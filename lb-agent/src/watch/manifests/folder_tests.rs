@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, os::unix::fs::symlink, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::unix::fs::symlink,
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -9,7 +13,9 @@ use crate::model::{ObjectName, Service, Slice};
 /// A folder that is followed, and what its source has said so far.
 struct Fixture {
     dir: TempDir,
-    changes: Receiver<Change>,
+    changes: Receiver<Vec<Change>>,
+    /// The rest of the last vector.
+    rest: VecDeque<Change>,
     services: BTreeMap<String, Service>,
     slices: BTreeMap<ObjectName, Slice>,
     node: Option<Node>,
@@ -29,6 +35,7 @@ impl Fixture {
         let mut fixture = Self {
             dir,
             changes,
+            rest: VecDeque::new(),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
             node: None,
@@ -50,9 +57,10 @@ impl Fixture {
     /// The next change that says something of an object.
     async fn next(&mut self) -> Change {
         loop {
-            let change = self.changes.recv().await.expect("a running source");
-            if change != Change::Whole {
-                return change;
+            match self.rest.pop_front() {
+                Some(Change::Whole) => {}
+                Some(change) => return change,
+                None => self.rest = self.changes.recv().await.expect("a running source").into(),
             }
         }
     }
@@ -89,6 +97,17 @@ impl Fixture {
             Change::Synced | Change::Whole => {}
         }
         change
+    }
+
+    /// The next vector of changes that says something of an object, whole.
+    async fn batch(&mut self) -> Vec<Change> {
+        self.rest.retain(|change| *change != Change::Whole);
+        assert_eq!(self.rest, []);
+        let mut batch = vec![self.receive().await];
+        while !matches!(self.rest.front(), None | Some(Change::Whole)) {
+            batch.push(self.receive().await);
+        }
+        batch
     }
 
     async fn until(&mut self, what: impl Fn(&Self) -> bool) {
@@ -420,13 +439,12 @@ async fn agents_on_one_folder_agree() {
         let (sender, mut changes) = channel(16);
         tokio::spawn(folder(options(dir), sender));
         let mut services = BTreeMap::new();
-        loop {
-            match changes.recv().await.unwrap() {
-                Change::Service(name, Some(service)) => services.insert(name, service),
-                Change::Synced => return services,
-                _ => None,
-            };
+        for change in changes.recv().await.unwrap() {
+            if let Change::Service(name, Some(service)) = change {
+                services.insert(name, service);
+            }
         }
+        services
     };
     let (a, b, c) = tokio::join!(agent(dir.path()), agent(dir.path()), agent(dir.path()));
     assert_eq!((a.len(), &a), (100, &b));
@@ -443,29 +461,193 @@ async fn agents_on_one_folder_agree() {
     assert_eq!((addresses.len(), ports.len()), (100, 100));
 }
 
-#[tokio::test]
-async fn whole_only_when_every_document_was_read() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("good.yaml"), service("good")).unwrap();
-    let bad = dir.path().join("bad.yaml");
-    fs::write(&bad, service("bad").replace("port: 80", "port: 70000")).unwrap();
-    let (sender, mut changes) = channel(16);
-    tokio::spawn(folder(options(dir.path()), sender));
-    let mut seen = Vec::new();
-    while seen.last() != Some(&Change::Synced) {
-        seen.push(changes.recv().await.unwrap());
-    }
-    assert!(!seen.contains(&Change::Whole));
-    assert!(changes.try_recv().is_err(), "nothing hides, but something does");
+/// A source that is told nothing but what its test says, and whether all is
+/// told by now.
+struct Whole {
+    dir: TempDir,
+    changes: Receiver<Vec<Change>>,
+}
 
-    fs::write(&bad, service("bad")).unwrap();
-    let mut services = 0;
-    loop {
-        match changes.recv().await.unwrap() {
-            Change::Service(_, Some(_)) => services += 1,
-            Change::Whole => break,
-            _ => {}
+impl Whole {
+    /// After the first scan, which must not be enough.
+    async fn new(prepare: impl FnOnce(&Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let (sender, mut changes) = channel(16);
+        tokio::spawn(folder(options(dir.path()), sender));
+        let first = changes.recv().await.unwrap();
+        assert_eq!(first.last(), Some(&Change::Synced), "{first:?}");
+        Self { dir, changes }
+    }
+
+    async fn not_for(&mut self, time: Duration) {
+        let end = tokio::time::Instant::now() + time;
+        while let Ok(batch) = tokio::time::timeout_at(end, self.changes.recv()).await {
+            let batch = batch.expect("a running source");
+            assert!(!batch.contains(&Change::Whole), "{batch:?}");
         }
     }
-    assert_eq!(services, 1, "the object comes first");
+
+    /// How many Services are told of until it is whole.
+    async fn wait(&mut self) -> usize {
+        let mut services = 0;
+        loop {
+            let batch = tokio::time::timeout(Duration::from_secs(5), self.changes.recv());
+            let batch = batch.await.expect("to be whole").unwrap();
+            let added = |change: &&Change| matches!(change, Change::Service(_, Some(_)));
+            services += batch.iter().filter(added).count();
+            if let Some(place) = batch.iter().position(|change| *change == Change::Whole) {
+                assert_eq!(place, batch.len() - 1, "it comes last");
+                return services;
+            }
+        }
+    }
+}
+
+/// Makes it older than any that is still being written.
+fn age(path: &Path) {
+    let file = fs::File::options().append(true).open(path).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    file.set_modified(old).unwrap();
+}
+
+fn write_old(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    age(path);
+}
+
+#[tokio::test]
+async fn whole_only_when_every_document_was_read() {
+    let bad_port = service("bad").replace("port: 80", "port: 70000");
+    for bad in [&bad_port, "", " \n\n"] {
+        let mut source = Whole::new(|dir| {
+            write_old(&dir.join("good.yaml"), &service("good"));
+            write_old(&dir.join("bad.yaml"), bad);
+        })
+        .await;
+        source.not_for(Duration::from_millis(1500)).await;
+        fs::write(source.dir.path().join("bad.yaml"), service("bad")).unwrap();
+        assert_eq!(source.wait().await, 1, "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn whole_at_once_for_files_that_are_old() {
+    let dir = tempfile::tempdir().unwrap();
+    write_old(&dir.path().join("good.yaml"), &service("good"));
+    let (sender, mut changes) = channel(16);
+    tokio::spawn(folder(options(dir.path()), sender));
+    let first = changes.recv().await.unwrap();
+    assert_eq!(
+        first[first.len() - 2..],
+        [Change::Synced, Change::Whole],
+        "{first:?}"
+    );
+}
+
+#[tokio::test]
+async fn whole_only_when_nobody_writes() {
+    use std::io::Write;
+    let two = documents(&[service("a"), service("b")]);
+    let (first, second) = two.split_at(service("a").len());
+
+    // It was written right before, and nobody will tell that it is done.
+    let mut source = Whole::new(|dir| fs::write(dir.join("web.yaml"), &two).unwrap()).await;
+    source.not_for(Duration::from_millis(500)).await;
+    assert_eq!(source.wait().await, 0);
+
+    // Somebody had begun to write it.
+    let mut file = None;
+    let mut source = Whole::new(|dir| {
+        let file = file.insert(fs::File::create(dir.join("web.yaml")).unwrap());
+        file.write_all(first.as_bytes()).unwrap();
+    })
+    .await;
+    let mut file = file.unwrap();
+    source.not_for(Duration::from_millis(300)).await;
+    file.write_all(second.as_bytes()).unwrap();
+    source.not_for(Duration::from_millis(2500)).await;
+    drop(file);
+    assert_eq!(source.wait().await, 1);
+
+    // One that is new is not told of yet.
+    let mut source = Whole::new(|dir| write_old(&dir.join("a.yaml"), "")).await;
+    let path = source.dir.path().join("b.yaml");
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(service("b").as_bytes()).unwrap();
+    fs::write(source.dir.path().join("a.yaml"), service("a")).unwrap();
+    source.not_for(Duration::from_millis(1500)).await;
+    drop(file);
+    assert_eq!(source.wait().await, 1);
+}
+
+#[tokio::test]
+async fn one_edit_is_one_vector() {
+    let slice = |name: &str, ip: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, labels: {{kubernetes.io/service-name: web}}}}\naddressType: IPv4\nports: [{{port: 8080}}]\nendpoints: [{{addresses: [{ip}]}}]\n"
+        )
+    };
+    let web = service("web").replace("  selector: {app: web}\n", "");
+    let text = |slices: &[String]| documents(&[&[web.clone()], slices].concat());
+    let before = text(&[slice("web-1", "10.1.0.1"), slice("web-2", "10.1.0.2")]);
+    let mut folder = Fixture::new(&[("web.yaml", &before)]).await;
+    assert_eq!(folder.endpoints(), ["10.1.0.1", "10.1.0.2"]);
+    folder.write("web.yaml", &text(&[slice("web-3", "10.1.0.3")]));
+    let batch = folder.batch().await;
+    assert_eq!(batch.len(), 3, "{batch:?}");
+    assert_eq!(folder.endpoints(), ["10.1.0.3"]);
+}
+
+#[tokio::test]
+async fn a_writer_who_pauses_is_waited_for() {
+    use std::io::Write;
+    let whole = documents(&[service("a"), service("b")]);
+    let mut folder = Fixture::new(&[("web.yaml", &whole)]).await;
+    let mut file = fs::File::create(folder.path("web.yaml")).unwrap();
+    file.write_all(service("a").as_bytes()).unwrap();
+    folder.nothing_for(Duration::from_secs(3)).await;
+    file.write_all(&whole.as_bytes()[service("a").len()..])
+        .unwrap();
+    drop(file);
+    folder.nothing_for(Duration::from_millis(500)).await;
+
+    // A link has no writer.
+    write_old(&folder.path(".c"), &service("c"));
+    fs::hard_link(folder.path(".c"), folder.path("c.yaml")).unwrap();
+    let added = tokio::time::timeout(Duration::from_secs(5), folder.receive());
+    added.await.expect("the Service of the link");
+    assert_eq!(folder.names(), ["default/a", "default/b", "default/c"]);
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error() {
+    let error = blocking(|| panic!("out of cheese")).await.map(|(): ()| ());
+    let line = error.unwrap_err().to_string();
+    assert!(
+        line.starts_with("looking at the manifests failed: ") && line.contains("out of cheese"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn problems_of_one_file_are_limited() {
+    let bad: Vec<String> = (0..50)
+        .map(|index| service(&format!("s{index}")).replace("80", "70000"))
+        .collect();
+    let files = [
+        ("many.yaml", documents(&bad)),
+        ("twenty.yaml", documents(&bad[..20])),
+    ];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let folder = Fixture::new(&files).await;
+    let of = |file: &str| {
+        let lines = folder.problems.iter();
+        lines.filter(|line| line.starts_with(file)).count()
+    };
+    assert_eq!((of("many.yaml"), of("twenty.yaml")), (21, 20));
+    assert_eq!(
+        folder.problems[0],
+        "many.yaml: found 20 problems, which are listed, and 30 more, accepted: documents without any"
+    );
 }

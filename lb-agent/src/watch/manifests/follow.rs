@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -14,16 +14,16 @@ use notify::{
 };
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 /// A burst of events is over after this long without one.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// A burst that does not end is cut.
 const BURST: Duration = Duration::from_millis(500);
-/// A writer that does not close its file is waited for this long.
-const WRITING: Duration = Duration::from_secs(1);
 const RESCAN: Duration = Duration::from_secs(30);
+/// A writer that does not close its file is waited for this long.
+const WRITING: Duration = RESCAN;
 /// Without inotify, and while a folder is missing.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -69,8 +69,8 @@ impl Follower {
         follower
     }
 
-    /// Loses nothing when it is dropped halfway.
-    pub(super) async fn next(&mut self) -> Wakeup {
+    /// Waits no longer than `limit`. Loses nothing when it is dropped halfway.
+    pub(super) async fn next(&mut self, limit: Option<Duration>) -> Wakeup {
         let watched = self.watched.clone();
         let complete = self.watch();
         let now = Instant::now();
@@ -81,8 +81,14 @@ impl Follower {
             true => RESCAN,
             false => POLL,
         };
-        let deadline = waiting.unwrap_or(now + pause).min(now + pause);
-        if let Ok(Some(event)) = timeout_at(deadline, self.events.recv()).await {
+        let end = now + limit.map_or(pause, |limit| limit.min(pause));
+        let deadline = waiting.unwrap_or(end).min(end);
+        let event = timeout_at(deadline, self.events.recv()).await;
+        if matches!(event, Ok(None)) {
+            // There is no watcher, and no event ever.
+            sleep_until(deadline).await;
+        }
+        if let Ok(Some(event)) = event {
             let mut interesting = self.note(event);
             let end = Instant::now() + BURST;
             loop {
@@ -125,11 +131,12 @@ impl Follower {
         }
         let created = event.kind == EventKind::Create(CreateKind::File);
         let writing = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
+        let attributes = matches!(event.kind, EventKind::Modify(ModifyKind::Metadata(_)));
         for path in event.paths {
             // A write is told of only when it is done, however long it takes.
-            if writing || created && !path.is_symlink() {
+            if writing || created && !is_link(&path) {
                 self.writing.insert(path.clone(), Instant::now());
-            } else {
+            } else if !attributes {
                 self.writing.remove(&path);
             }
             self.touched.insert(path);
@@ -169,4 +176,9 @@ impl Follower {
         }
         complete
     }
+}
+
+/// Whether `path` may have been made without opening it.
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
 }
