@@ -1,7 +1,10 @@
 //! The agent's Kubernetes source against an API server that misbehaves in
 //! every way that a real one does.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use lb_agent::{
     model::Change,
@@ -13,12 +16,15 @@ use tokio::sync::mpsc::{Receiver, channel};
 
 struct Fixture {
     api: Api,
-    changes: Receiver<Change>,
+    changes: Receiver<Vec<Change>>,
+    /// The rest of the last vector.
+    rest: VecDeque<Change>,
     /// What the source has said, as `service/name port` and `slice/name address`.
     state: BTreeSet<String>,
     problems: Vec<String>,
     zone: Option<String>,
     synced: usize,
+    whole: usize,
     removals: usize,
     _dir: tempfile::TempDir,
 }
@@ -46,10 +52,12 @@ impl Fixture {
         Self {
             api,
             changes,
+            rest: VecDeque::new(),
             state: BTreeSet::new(),
             problems: Vec::new(),
             zone: None,
             synced: 0,
+            whole: 0,
             removals: 0,
             _dir: dir,
         }
@@ -58,7 +66,7 @@ impl Fixture {
     /// After the first lists, with all of `objects` there.
     async fn synced(objects: u16, faults: Faults) -> Self {
         let mut fixture = Self::new(objects, faults).await;
-        while fixture.synced == 0 {
+        while fixture.whole == 0 {
             fixture.receive().await;
         }
         assert_eq!(fixture.state, expect(0..objects, 80, 1));
@@ -67,13 +75,19 @@ impl Fixture {
         fixture
     }
 
+    async fn next(&mut self) -> Change {
+        loop {
+            if let Some(change) = self.rest.pop_front() {
+                return change;
+            }
+            self.rest = self.changes.recv().await.expect("a running source").into();
+            assert!(!self.rest.is_empty());
+        }
+    }
+
     async fn receive(&mut self) {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.changes.recv());
-        match next
-            .await
-            .expect("a change in time")
-            .expect("a running source")
-        {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.next());
+        match next.await.expect("a change in time") {
             Change::Service(name, service) => {
                 let prefix = format!("service/{} ", name.name);
                 self.removals += usize::from(service.is_none());
@@ -93,7 +107,7 @@ impl Fixture {
                 self.problems = problems.iter().map(ToString::to_string).collect();
             }
             Change::Synced => self.synced += 1,
-            Change::Whole => {}
+            Change::Whole => self.whole += 1,
         }
     }
 
@@ -104,7 +118,7 @@ impl Fixture {
     }
 
     async fn nothing_for(&mut self, time: Duration) {
-        let change = tokio::time::timeout(time, self.changes.recv()).await;
+        let change = tokio::time::timeout(time, self.next()).await;
         assert!(change.is_err(), "{change:?}");
     }
 }
@@ -168,7 +182,7 @@ async fn lists_in_pages_then_follows() {
     // Bookmarks say nothing about objects.
     source.nothing_for(Duration::from_secs(1)).await;
     assert!(source.api.counts().bookmarks > 0);
-    assert_eq!((source.synced, source.removals), (1, 20));
+    assert_eq!((source.synced, source.whole, source.removals), (1, 1, 20));
 }
 
 #[tokio::test]
@@ -200,6 +214,8 @@ async fn a_malformed_object_spoils_no_other() {
         source.receive().await;
     }
     assert_eq!(source.state, expect(0..2, 80, 1));
+    source.nothing_for(Duration::from_millis(300)).await;
+    assert_eq!(source.whole, 0, "s9 is hidden");
     assert!(
         source.problems[0].starts_with("API: Service default/s9: found "),
         "{:?}",
@@ -217,9 +233,10 @@ async fn a_malformed_object_spoils_no_other() {
     source.api.put(Resource::Services, service(1, 81));
     assert!(source.api.delete(Resource::Services, "default", "s9"));
     source.until(&expect(0..2, 81, 1)).await;
-    while !source.problems.is_empty() {
+    while !source.problems.is_empty() || source.whole == 0 {
         source.receive().await;
     }
+    assert_eq!((source.synced, source.whole), (1, 1));
 }
 
 #[tokio::test]
