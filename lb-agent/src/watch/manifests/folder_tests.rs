@@ -589,7 +589,7 @@ async fn one_edit_is_one_vector() {
         )
     };
     let web = service("web").replace("  selector: {app: web}\n", "");
-    let text = |slices: &[String]| documents(&[&[web.clone()], slices].concat());
+    let text = |slices: &[String]| documents(&[std::slice::from_ref(&web), slices].concat());
     let before = text(&[slice("web-1", "10.1.0.1"), slice("web-2", "10.1.0.2")]);
     let mut folder = Fixture::new(&[("web.yaml", &before)]).await;
     assert_eq!(folder.endpoints(), ["10.1.0.1", "10.1.0.2"]);
