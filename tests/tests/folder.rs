@@ -98,7 +98,7 @@ fn long_slice(path: &Path) -> Vec<String> {
 
 #[test]
 fn half_a_file_changes_nothing() {
-    let site = Site::new(&[]);
+    let mut site = Site::new(&[]);
     let path = site.manifests.join("web-slices.json");
     let lines = long_slice(&path);
     let [_, v6] = slices(&site.lab, "web", &BACKENDS);
@@ -108,15 +108,15 @@ fn half_a_file_changes_nothing() {
     fs::remove_file(&path).unwrap();
     let before = services(&site.agent.status().unwrap());
     let shell = site.lab.pod("shell").unwrap();
-    let check = |place: &str| {
-        assert_eq!(services(&site.agent.status().unwrap()), before, "{place}");
+    let check = |agent: &AgentProcess, place: &str| {
+        assert_eq!(services(&agent.status().unwrap()), before, "{place}");
         let exchange = Exchange::new(Protocol::Tcp, cluster_ip(Family::V4, 10));
         let reply = exchange.timeout(PATIENCE).run_in(&shell.netns);
         reply.unwrap_or_else(|error| panic!("{place}: {error}"));
     };
     // The same objects from other files are no change either.
     thread::sleep(Duration::from_secs(1));
-    check("moved");
+    check(&site.agent, "moved");
 
     let mut file = File::create(&yaml).unwrap();
     // On its own: it is believed to be done when it rests for a second.
@@ -127,21 +127,22 @@ fn half_a_file_changes_nothing() {
         }
     });
     while !writer.is_finished() {
-        check("written slowly");
+        check(&site.agent, "written slowly");
         thread::sleep(Duration::from_millis(20));
     }
     writer.join().unwrap();
-    // A writer that stalls for good, in the middle of a word.
+    // A writer that stalls in the middle of a word.
     let mut file = File::create(site.manifests.join("web-v6.json")).unwrap();
     file.write_all(b"{\"apiVersion\": \"disc").unwrap();
     for _ in 0..15 {
         thread::sleep(Duration::from_millis(200));
-        check("stalled");
+        check(&site.agent, "stalled");
     }
-    assert_eq!(
-        problems(&site.agent.status().unwrap(), "web-v6.json").len(),
-        1
-    );
+    // It ends without the rest.
+    drop(file);
+    let told = |status: &Value| problems(status, "web-v6.json").len() == 1;
+    site.agent.wait_for("told of half a file", told).unwrap();
+    check(&site.agent, "told of it");
 }
 
 #[test]

@@ -177,7 +177,8 @@ fn slice_ports_join_by_name_and_protocol() {
             .map(|&(name, protocol, at)| slice_port(name, protocol, at))
             .collect()
     };
-    let table: [(&str, Protocol, &[(&str, Protocol, u16)], &[u16]); 8] = [
+    type Offered = &'static [(&'static str, Protocol, u16)];
+    let table: [(&str, Protocol, Offered, &[u16]); 8] = [
         ("", Tcp, &[("", Tcp, 8080)], &[8080]),
         ("", Tcp, &[("", Udp, 8080)], &[]),
         ("dns", Udp, &[("dns", Tcp, 5353), ("dns", Udp, 53)], &[53]),

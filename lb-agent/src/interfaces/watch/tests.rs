@@ -192,11 +192,13 @@ link set eth1 up
         node.expect(&[LO, moved[0], moved[1]]).await;
 
         node.node_ips.send_replace(vec!["fd00::2".parse().unwrap()]);
-        node.expect(&[LO, ETH0, moved[1]]).await;
+        let by_address = "eth0 uplink fd00::2 10.0.0.2";
+        node.expect(&[LO, by_address, moved[1]]).await;
 
         // The kernel drops the IPv4 default route without notice.
         node.ip("link set eth1 down\n");
-        node.expect(&[LO, ETH0, "eth1 pod down 10.9.0.2"]).await;
+        node.expect(&[LO, by_address, "eth1 pod down 10.9.0.2"])
+            .await;
     });
 }
 
