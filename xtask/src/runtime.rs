@@ -46,11 +46,11 @@ mod tests {
         let check = |here: &[&str], expect: &[&str]| {
             assert_eq!(missing(|program| here.contains(&program)), expect);
         };
-        check(&["ip", "nft", "ethtool", "iperf3", "tcpdump"], &[]);
-        check(&["ethtool", "iperf3", "tcpdump"], &["iproute2", "nftables"]);
+        check(&["ip", "nft", "ethtool", "iperf3", "tcpdump", "curl"], &[]);
         check(
-            &[],
-            &["iproute2", "nftables", "ethtool", "iperf3", "tcpdump"],
+            &["ethtool", "iperf3", "tcpdump"],
+            &["iproute2", "nftables", "curl"],
         );
+        check(&[], &PROGRAMS.map(|(_, package)| package));
     }
 }
