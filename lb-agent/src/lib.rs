@@ -6,4 +6,5 @@ pub mod dataplane;
 pub mod interfaces;
 pub mod model;
 pub mod reconcile;
+pub mod store;
 pub mod watch;

@@ -2,7 +2,6 @@
 
 mod client;
 mod status;
-mod store;
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +23,13 @@ pub use self::{
     client::print_status,
     status::{BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status},
 };
-use self::{
-    status::{Request, readable},
-    store::Store,
-};
+use self::status::{Request, readable};
 use crate::{
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
     interfaces,
     model::{Change, Node},
     reconcile::Reconciler,
+    store::Store,
     watch as sources,
 };
 

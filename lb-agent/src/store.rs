@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub struct Store {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
     slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
@@ -19,14 +19,15 @@ pub(super) struct Store {
     compiled: HashMap<ObjectName, BTreeSet<PortId>>,
     dirty: BTreeSet<ObjectName>,
     node: NodeContext,
-    pub(super) node_object: Option<Node>,
-    pub(super) problems: Vec<Problem>,
-    pub(super) synced: bool,
-    pub(super) whole: bool,
+    pub node_object: Option<Node>,
+    pub problems: Vec<Problem>,
+    pub synced: bool,
+    pub whole: bool,
 }
 
 impl Store {
-    pub(super) fn new(node_name: &str) -> Self {
+    #[must_use]
+    pub fn new(node_name: &str) -> Self {
         Self {
             node: NodeContext {
                 name: node_name.to_owned(),
@@ -36,7 +37,7 @@ impl Store {
         }
     }
 
-    pub(super) fn take(&mut self, change: Change) {
+    pub fn take(&mut self, change: Change) {
         match change {
             Change::Service(name, Some(service)) => {
                 self.dirty.insert(name.clone());
@@ -59,7 +60,7 @@ impl Store {
     }
 
     /// Changes what compile knows of the node; a real change touches all.
-    pub(super) fn update_node(&mut self, update: impl FnOnce(&mut NodeContext)) {
+    pub fn update_node(&mut self, update: impl FnOnce(&mut NodeContext)) {
         let before = self.node.clone();
         update(&mut self.node);
         if before != self.node {
@@ -67,12 +68,13 @@ impl Store {
         }
     }
 
-    pub(super) fn is_dirty(&self) -> bool {
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
     /// What became of the ports of every touched Service.
-    pub(super) fn compile(&mut self) -> Vec<(PortId, Option<Port>)> {
+    pub fn compile(&mut self) -> Vec<(PortId, Option<Port>)> {
         let mut changes = Vec::new();
         for name in mem::take(&mut self.dirty) {
             let ports = match self.services.get(&name) {
@@ -90,11 +92,12 @@ impl Store {
         changes
     }
 
-    pub(super) fn service(&self, name: &ObjectName) -> Option<&Service> {
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> Option<&Service> {
         self.services.get(name)
     }
 
-    pub(super) fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
+    pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(|name| self.slices.get(name))
     }
