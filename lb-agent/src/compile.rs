@@ -5,13 +5,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    num::NonZeroU32,
 };
 
+use ipnet::IpNet;
 use lb_common::{Address, FrontendKey};
 use serde::Serialize;
 
 use crate::model::{
-    Endpoint, Family, ObjectName, Protocol, Service, ServicePort, Slice, TrafficPolicy,
+    Endpoint, Family, ObjectName, Protocol, Service, ServicePort, ServiceType, Slice, TrafficPolicy,
 };
 
 /// Identity of a service port: what affinity, ids and status go by.
@@ -33,6 +35,11 @@ pub struct Port {
     pub local: BTreeSet<Backend>,
     /// Endpoints whose connections go on, chosen for new ones or not.
     pub serving: BTreeSet<Backend>,
+    /// Clients keep their backend for this long after their last new
+    /// connection; 0 if they do not.
+    pub affinity_seconds: u32,
+    /// Sources that [`Frontend::restricted`] ones let in; empty for all.
+    pub sources: BTreeSet<IpNet>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +49,10 @@ pub struct Frontend {
     pub inside: Set,
     /// For everyone else.
     pub outside: Set,
+    /// [`Port::sources`] applies.
+    pub restricted: bool,
+    /// Backends see this node's address instead of the client's.
+    pub masquerade: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,12 +65,17 @@ pub enum FrontendKind {
     ExternalIp,
     #[serde(rename = "loadBalancerIP")]
     LoadBalancerIp,
+    /// Whatever a clusterIP has no other frontend for.
+    #[serde(skip)]
+    AnyPort,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     Cluster,
     Local,
+    /// There is no backend, and the client is told.
+    Nobody,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +93,10 @@ pub struct NodeContext {
     pub zone: Option<String>,
     /// Addresses that nodePorts are served on.
     pub node_port_addresses: BTreeSet<IpAddr>,
+    /// The address that the cluster knows the node by, of each family.
+    pub primary_ips: BTreeSet<IpAddr>,
+    /// Translate the source wherever kube-proxy may be told to.
+    pub masquerade_all: bool,
 }
 
 /// All ports of a Service, in each family that it has a clusterIP in.
@@ -187,7 +207,38 @@ fn compile_port(
         cluster,
         local,
         serving: backends(&|endpoint| endpoint.serving),
+        affinity_seconds: service.affinity_seconds.map_or(0, NonZeroU32::get),
+        sources: sources(service, Family::of(cluster_ip), node),
     }
+}
+
+/// Who may come in by load balancer IPs of the family.
+fn sources(service: &Service, family: Family, node: &NodeContext) -> BTreeSet<IpNet> {
+    let ranges = service.source_ranges.iter();
+    let mut ranges: BTreeSet<IpNet> = ranges
+        .filter(|range| Family::of(range.addr()) == family)
+        .copied()
+        .collect();
+    if ranges.iter().any(|range| range.prefix_len() == 0) {
+        return BTreeSet::new();
+    }
+    let holds_node = |range: &IpNet| node.primary_ips.iter().any(|ip| range.contains(ip));
+    if ranges.iter().any(holds_node) {
+        // A process of this node that was given the Service's own address.
+        ranges.extend(of_family(&service.load_balancer_ips, family).map(IpNet::from));
+    }
+    ranges
+}
+
+/// Whether anything but its clusterIP leads to the Service from outside, so
+/// that `externalTrafficPolicy` counts.
+fn is_external(service: &Service) -> bool {
+    service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty()
+}
+
+fn of_family(addresses: &BTreeSet<IpAddr>, family: Family) -> impl Iterator<Item = IpAddr> {
+    let addresses = addresses.iter().copied();
+    addresses.filter(move |address| Family::of(*address) == family)
 }
 
 /// Which hints decide, if any (KEP-2433, KEP-3015).
@@ -236,40 +287,51 @@ fn frontends(
     node: &NodeContext,
 ) -> BTreeMap<FrontendKey, Frontend> {
     let family = Family::of(cluster_ip);
-    let of_family = |addresses: &BTreeSet<IpAddr>| -> Vec<IpAddr> {
-        let same = |address: &&IpAddr| Family::of(**address) == family;
-        addresses.iter().filter(same).copied().collect()
-    };
     let set = |policy| match policy {
         TrafficPolicy::Cluster => Set::Cluster,
         TrafficPolicy::Local => Set::Local,
     };
     let internal = set(service.internal_traffic_policy);
+    let external = match is_external(service) {
+        true => set(service.external_traffic_policy),
+        false => Set::Cluster,
+    };
     let mut frontends = BTreeMap::new();
     let mut add = |address, number, kind| {
         let (inside, outside) = match kind {
             FrontendKind::ClusterIp => (internal, internal),
+            FrontendKind::AnyPort => (Set::Nobody, Set::Nobody),
             FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancerIp => {
-                (Set::Cluster, set(service.external_traffic_policy))
+                (Set::Cluster, external)
             }
         };
-        frontends
-            .entry(frontend_key(address, number, port.protocol))
-            .or_insert(Frontend {
-                kind,
-                inside,
-                outside,
-            });
+        let key = match kind {
+            FrontendKind::AnyPort => FrontendKey::any_port(Address::from(address)),
+            _ => frontend_key(address, number, port.protocol),
+        };
+        let masquerade = match kind {
+            FrontendKind::ClusterIp => true,
+            FrontendKind::AnyPort => false,
+            _ => outside == Set::Cluster,
+        };
+        frontends.entry(key).or_insert(Frontend {
+            kind,
+            inside,
+            outside,
+            restricted: kind == FrontendKind::LoadBalancerIp,
+            masquerade: node.masquerade_all && masquerade,
+        });
     };
     add(cluster_ip, port.port.get(), FrontendKind::ClusterIp);
-    for address in of_family(&service.load_balancer_ips) {
+    add(cluster_ip, 0, FrontendKind::AnyPort);
+    for address in of_family(&service.load_balancer_ips, family) {
         add(address, port.port.get(), FrontendKind::LoadBalancerIp);
     }
-    for address in of_family(&service.external_ips) {
+    for address in of_family(&service.external_ips, family) {
         add(address, port.port.get(), FrontendKind::ExternalIp);
     }
     if let Some(node_port) = port.node_port {
-        for address in of_family(&node.node_port_addresses) {
+        for address in of_family(&node.node_port_addresses, family) {
             add(address, node_port.get(), FrontendKind::NodePort);
         }
     }

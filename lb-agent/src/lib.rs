@@ -5,6 +5,7 @@ pub mod compile;
 pub mod dataplane;
 pub mod interfaces;
 pub mod model;
+pub mod node;
 pub mod reconcile;
 pub mod store;
 pub mod watch;

@@ -1,15 +1,29 @@
 //! `lb-agent`: runs on every node, in the place of kube-proxy.
 
-use std::{io::IsTerminal as _, path::PathBuf};
+use std::{
+    io::IsTerminal as _,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_agent::{
     agent::{self, Source},
     dataplane::{self, TcModeOption, XdpModeOption},
     interfaces::{Pattern, Patterns},
+    node::{NodeOptions, NodePortAddress, PodDetection},
 };
 use tracing_subscriber::EnvFilter;
+
+/// For manifests, which come without a cluster.
+const DEFAULT_SERVICE_CIDRS: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 16)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, 0),
+        112,
+    )),
+];
 
 /// Kubernetes Services, translated per packet in XDP and TC.
 #[derive(Parser)]
@@ -42,8 +56,10 @@ struct Run {
     /// Name of this node as EndpointSlices write it
     #[arg(long, env = "NODE_NAME")]
     node_name: String,
-    /// With --manifests: clusterIPs are taken from here, one CIDR per family
-    #[arg(long, value_name = "CIDR", default_values = ["10.96.0.0/16", "fd00:10:96::/112"])]
+    /// Where clusterIPs are taken from, one CIDR per family; packets to
+    /// addresses there that no Service has are dropped [default: not known; with
+    /// --manifests 10.96.0.0/16,fd00:10:96::/112]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     service_cidr: Vec<IpNet>,
     /// With --manifests: remember allocated addresses and ports in this file
     /// [default: .lb-allocations.json in the first folder]
@@ -55,6 +71,30 @@ struct Run {
     /// Unix socket that `lb-agent status` asks
     #[arg(long, value_name = "PATH", default_value = "/run/lb/agent.sock")]
     socket: PathBuf,
+    /// Addresses of the node that serve nodePorts: CIDRs, a family without one
+    /// being served on all; or `primary`, those that the cluster knows the node
+    /// by [default: all]
+    #[arg(long, value_name = "CIDR|primary", value_delimiter = ',')]
+    nodeport_addresses: Vec<NodePortAddress>,
+    /// Serve nodePorts on 127.0.0.1 to this node itself
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    localhost_nodeports: bool,
+    /// Show backends this node's address instead of the client's wherever
+    /// kube-proxy may be told to
+    #[arg(long)]
+    masquerade_all: bool,
+    /// What makes a client a pod, for externalTrafficPolicy: its interface, an
+    /// address in --cluster-cidr, one in the Node's podCIDRs, or nothing
+    #[arg(long, value_enum, default_value = "interface")]
+    detect_pods: DetectPods,
+    /// Addresses of pods, for --detect-pods=cidr
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        required_if_eq("detect_pods", "cidr")
+    )]
+    cluster_cidr: Vec<IpNet>,
     /// Interfaces towards other nodes and the world, as a pattern such as
     /// `eth*` or `!eth1` [default: found by default routes and node addresses]
     #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
@@ -72,6 +112,14 @@ struct Run {
     /// Log the verdict of every packet: for a person who looks, never for load
     #[arg(long)]
     trace_packets: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum DetectPods {
+    Interface,
+    Cidr,
+    NodeCidr,
+    None,
 }
 
 #[derive(clap::Args)]
@@ -120,6 +168,22 @@ fn main() -> anyhow::Result<()> {
 
 impl Run {
     fn options(self) -> agent::Options {
+        let mut service_cidrs = self.service_cidr;
+        if service_cidrs.is_empty() && !self.manifests.is_empty() {
+            service_cidrs = DEFAULT_SERVICE_CIDRS.to_vec();
+        }
+        let node = NodeOptions {
+            node_port_addresses: self.nodeport_addresses,
+            localhost_node_ports: self.localhost_nodeports,
+            masquerade_all: self.masquerade_all,
+            pods: match self.detect_pods {
+                DetectPods::Interface => PodDetection::Interface,
+                DetectPods::Cidr => PodDetection::Networks(self.cluster_cidr),
+                DetectPods::NodeCidr => PodDetection::NodeNetworks,
+                DetectPods::None => PodDetection::None,
+            },
+            service_cidrs: service_cidrs.clone(),
+        };
         let source = if self.manifests.is_empty() {
             Source::Kubernetes {
                 kubeconfig: self.kubeconfig,
@@ -127,13 +191,14 @@ impl Run {
         } else {
             Source::Manifests {
                 folders: self.manifests,
-                service_cidrs: self.service_cidr,
+                service_cidrs,
                 allocations: self.allocations,
             }
         };
         agent::Options {
             source,
             node_name: self.node_name,
+            node,
             dataplane: dataplane::Options {
                 bpffs: self.bpffs,
                 xdp: self.xdp,

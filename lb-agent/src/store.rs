@@ -26,17 +26,6 @@ pub struct Store {
 }
 
 impl Store {
-    #[must_use]
-    pub fn new(node_name: &str) -> Self {
-        Self {
-            node: NodeContext {
-                name: node_name.to_owned(),
-                ..NodeContext::default()
-            },
-            ..Self::default()
-        }
-    }
-
     pub fn take(&mut self, change: Change) {
         match change {
             Change::Service(name, Some(service)) => {
@@ -48,22 +37,17 @@ impl Store {
                 self.dirty.insert(name);
             }
             Change::Slice(name, slice) => self.take_slice(name, slice),
-            Change::Node(node) => {
-                let zone = node.zone.clone();
-                self.node_object = Some(node);
-                self.update_node(|context| context.zone = zone);
-            }
+            Change::Node(node) => self.node_object = Some(node),
             Change::Problems(problems) => self.problems = problems,
             Change::Synced => self.synced = true,
             Change::Whole => self.whole = true,
         }
     }
 
-    /// Changes what compile knows of the node; a real change touches all.
-    pub fn update_node(&mut self, update: impl FnOnce(&mut NodeContext)) {
-        let before = self.node.clone();
-        update(&mut self.node);
-        if before != self.node {
+    /// Takes what compile is to know of the node; a real change touches all.
+    pub fn set_node(&mut self, context: NodeContext) {
+        if self.node != context {
+            self.node = context;
             self.dirty.extend(self.services.keys().cloned());
         }
     }

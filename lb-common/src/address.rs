@@ -24,6 +24,27 @@ impl Address {
         }
     }
 
+    /// Whether the words equal those of `cover` wherever `mask` has ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_within(&self, cover: &Self, mask: &Self) -> bool {
+        let ([a, b, c, d], [i, j, k, l], [w, x, y, z]) = (self.words, cover.words, mask.words);
+        (a ^ i) & w | (b ^ j) & x | (c ^ k) & y | (d ^ l) & z == 0
+    }
+
+    /// Fit to be answered: neither unspecified, nor a group, nor broadcast
+    /// (255.255.255.255, the end of what used to be class E).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unicast(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        if a | b == 0 && c == Self::MAPPED {
+            let first = u32::from_be(d) >> 24;
+            return first != 0 && first < 224;
+        }
+        u32::from_be(a) >> 24 != 0xff && !self.is_zero()
+    }
+
     #[inline(always)]
     #[must_use]
     pub const fn is_zero(&self) -> bool {
@@ -68,22 +89,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn converts_both_ways_and_knows_loopback() {
-        for (text, loopback) in [
-            ("10.96.0.1", false),
-            ("127.0.0.1", true),
-            ("127.8.9.10", true),
-            ("128.0.0.1", false),
-            ("::1", true),
-            ("::2", false),
-            ("::7f00:1", false),
-            ("2001:db8::1", false),
-            ("0.0.0.0", false),
+    fn converts_both_ways_and_knows_its_kind() {
+        for (text, loopback, unicast) in [
+            ("10.96.0.1", false, true),
+            ("127.0.0.1", true, true),
+            ("127.8.9.10", true, true),
+            ("128.0.0.1", false, true),
+            ("223.255.255.255", false, true),
+            ("224.0.0.1", false, false),
+            ("255.255.255.255", false, false),
+            ("0.0.0.0", false, false),
+            ("::1", true, true),
+            ("::2", false, true),
+            ("::7f00:1", false, true),
+            ("2001:db8::1", false, true),
+            ("::", false, false),
+            ("ff02::1", false, false),
         ] {
             let ip: IpAddr = text.parse().unwrap();
             let address = Address::from(ip);
             assert_eq!(IpAddr::from(address), ip, "{text}");
             assert_eq!(address.is_loopback(), loopback, "{text}");
+            assert_eq!(address.is_unicast(), unicast, "{text}");
         }
     }
 }

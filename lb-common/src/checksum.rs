@@ -38,6 +38,20 @@ impl Delta {
             .long(old[3], new[3])
     }
 
+    /// Takes up a sum over bytes that come in, folded to 32 bits (`__wsum`).
+    #[inline(always)]
+    #[must_use]
+    pub const fn sum(self, sum: u32) -> Self {
+        Self(self.0 + sum as u64)
+    }
+
+    /// Takes up four 32-bit words that come in.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sums(self, words: &[u32; 4]) -> Self {
+        self.sum(words[0]).sum(words[1]).sum(words[2]).sum(words[3])
+    }
+
     /// Both changes.
     #[inline(always)]
     #[must_use]
@@ -51,6 +65,13 @@ impl Delta {
     pub const fn wsum(self) -> u32 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
         ((sum >> 32) + sum) as u32
+    }
+
+    /// Folded to 16 bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fold(self) -> u16 {
+        !self.apply(0xffff)
     }
 
     /// The checksum field after the change.

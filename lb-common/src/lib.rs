@@ -17,5 +17,8 @@ pub mod verdict;
 
 pub use address::Address;
 pub use connection::{Connection, Path, Tuple};
-pub use service::{Backend, Frontend, FrontendKey, Interface, InterfaceKind, Slice};
+pub use service::{
+    Affinity, Backend, ClientKey, Frontend, FrontendKey, Interface, InterfaceKind, NetworkKey,
+    PodDetection, Settings, Slice,
+};
 pub use verdict::{Hook, Verdict};

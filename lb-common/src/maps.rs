@@ -1,13 +1,16 @@
 //! The maps: names, kinds and sizes, once for both halves.
 
 use crate::{
-    Address, Backend, Connection, Frontend, FrontendKey, Interface, Tuple, verdict::COUNTERS,
+    Address, Affinity, Backend, ClientKey, Connection, Frontend, FrontendKey, Interface,
+    NetworkKey, Settings, Tuple, verdict::COUNTERS,
 };
 
 pub const FRONTENDS: usize = 1 << 19;
 pub const SLOTS: usize = 1 << 21;
 pub const BACKENDS: usize = 1 << 19;
 pub const CONNECTIONS: usize = 1 << 18;
+pub const AFFINITY: usize = 1 << 17;
+pub const NETWORKS: usize = 1 << 17;
 pub const INTERFACES: usize = 1 << 14;
 pub const LOCAL_ADDRESSES: usize = 1 << 14;
 
@@ -42,7 +45,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 7] = [
+pub const ALL: [Map; 10] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -70,6 +73,27 @@ pub const ALL: [Map; 7] = [
         key: Tuple::LAYOUT,
         value: Connection::LAYOUT,
         max_entries: CONNECTIONS as u32,
+    },
+    Map {
+        name: "AFFINITY",
+        kind: "lru_hash",
+        key: ClientKey::LAYOUT,
+        value: Affinity::LAYOUT,
+        max_entries: AFFINITY as u32,
+    },
+    Map {
+        name: "NETWORKS",
+        kind: "lpm_trie",
+        key: NetworkKey::LAYOUT,
+        value: "u32",
+        max_entries: NETWORKS as u32,
+    },
+    Map {
+        name: "SETTINGS",
+        kind: "array",
+        key: "u32",
+        value: Settings::LAYOUT,
+        max_entries: 1,
     },
     Map {
         name: "INTERFACES",

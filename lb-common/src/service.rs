@@ -14,6 +14,19 @@ layout! {
 }
 
 impl FrontendKey {
+    /// What stands for every port and protocol of an address that no frontend
+    /// of its own serves.
+    #[inline(always)]
+    #[must_use]
+    pub const fn any_port(address: Address) -> Self {
+        Self {
+            address,
+            port: 0,
+            protocol: 0,
+            reserved: 0,
+        }
+    }
+
     /// Guards a reader of [`Frontend`] against a hash element that the kernel
     /// gave to another key between lookup and read.
     #[inline(always)]
@@ -28,12 +41,12 @@ impl FrontendKey {
 }
 
 layout! {
-    /// A frontend and its two backend sets.
+    /// A frontend: its two backend sets, and what goes for new connections.
     ///
     /// A hash element may be rewritten while a program reads it. Each set is
     /// one aligned 8-byte word, so it is read whole; `check` lies below the
-    /// sets and is read after them, so a set of another key is noticed.
-    pub struct Frontend: 32 {
+    /// rest and is read after it, so what is another key's is noticed.
+    pub struct Frontend: 40 {
         /// [`FrontendKey::check`] of its own key.
         pub check: u32,
         pub service: u32,
@@ -41,11 +54,23 @@ layout! {
         pub inside: u64,
         /// [`Slice`] for everyone else, packed.
         pub outside: u64,
-        pub reserved: u64,
+        /// Clients keep their backend for this long after their last new
+        /// connection; 0 if they do not.
+        pub affinity_seconds: u32,
+        /// [`NetworkKey::set`] of the sources that are let in; 0 if all are.
+        pub sources: u32,
+        pub flags: u32,
+        pub reserved: u32,
     }
 }
 
-/// A contiguous run of backend slots.
+impl Frontend {
+    /// Backends see this node's address instead of the client's.
+    pub const MASQUERADE: u32 = 1;
+}
+
+/// A contiguous run of backend slots, ids in ascending order. An empty one says
+/// in its base what becomes of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slice {
     pub base: u32,
@@ -53,6 +78,11 @@ pub struct Slice {
 }
 
 impl Slice {
+    /// There is no usable backend anywhere: the client is told.
+    pub const REJECT: Self = Self { base: 0, count: 0 };
+    /// The traffic policy leaves none: the packet is dropped.
+    pub const DROP: Self = Self { base: 1, count: 0 };
+
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u64 {
@@ -122,6 +152,73 @@ pub enum InterfaceKind {
     Pod = 2,
     /// Holds addresses of the node, carries none of the above.
     Local = 3,
+}
+
+layout! {
+    /// Data of a longest-prefix key: a network is in a set if the map holds the
+    /// set's 32 bits and those of the network's prefix.
+    pub struct NetworkKey: 20 {
+        pub set: u32,
+        /// Network byte order, so bits come as they are written.
+        pub address: Address,
+    }
+}
+
+impl NetworkKey {
+    /// [`Self::set`] of the networks that pods are in.
+    pub const PODS: u32 = 1;
+    /// [`Self::set`] of the networks that clusterIPs are taken from.
+    pub const SERVICES: u32 = 2;
+    /// The first [`Self::set`] for [`Frontend::sources`].
+    pub const FIRST_SOURCES: u32 = 16;
+    /// Prefix length that matches one address.
+    pub const WHOLE: u32 = 32 + 128;
+}
+
+layout! {
+    /// What goes for all Services.
+    pub struct Settings: 72 {
+        /// Every clusterIP and every network of [`NetworkKey::SERVICES`]
+        /// equals `covers` where `masks` has ones: IPv4, then IPv6. Packets
+        /// to elsewhere need no closer look.
+        pub covers: [Address; 2],
+        pub masks: [Address; 2],
+        /// [`PodDetection`].
+        pub pods: u32,
+        pub reserved: u32,
+    }
+}
+
+/// What makes a client a pod, for traffic policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum PodDetection {
+    /// Nothing does.
+    None = 0,
+    /// Its packets enter by a pod's interface.
+    Interface = 1,
+    /// Its address is in [`NetworkKey::PODS`].
+    Network = 2,
+}
+
+layout! {
+    /// A client of a service port.
+    pub struct ClientKey: 20 {
+        pub client: Address,
+        /// [`Frontend::service`].
+        pub service: u32,
+    }
+}
+
+layout! {
+    /// The backend that a client had last.
+    pub struct Affinity: 16 {
+        /// When, in nanoseconds of `CLOCK_MONOTONIC_COARSE`.
+        pub last_used: u64,
+        /// Backend id, and its generation then.
+        pub backend: u32,
+        pub generation: u32,
+    }
 }
 
 #[cfg(test)]

@@ -54,6 +54,8 @@ pub enum Class {
     /// Left as it came.
     Untouched,
     Translated,
+    /// Turned into an answer to its sender.
+    Answered,
     Dropped,
 }
 
@@ -80,7 +82,18 @@ verdicts! {
     Opened = "opened", Translated;
     Forward = "forward", Translated;
     Reply = "reply", Translated;
-    /// The frontend has no usable backend.
+    /// The frontend has no usable backend, or a clusterIP no such port: a TCP
+    /// reset or an ICMP error says so.
+    Rejected = "rejected", Answered;
+    /// To be rejected, but the sender cannot be told, or was told too often.
+    Unanswered = "unanswered", Dropped;
+    /// The traffic policy allows backends of this node only; there is none.
+    NoLocalBackend = "no_local_backend", Dropped;
+    /// The load balancer's source ranges do not hold the client.
+    SourceRange = "source_range", Dropped;
+    /// An address of the service CIDR that no Service has.
+    NoService = "no_service", Dropped;
+    /// The backend that was drawn is gone.
     NoBackend = "no_backend", Dropped;
     /// The route to the backend or the client is missing or prohibited.
     NoRoute = "no_route", Dropped;

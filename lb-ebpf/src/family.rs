@@ -6,16 +6,38 @@ use crate::{
     headers::{Headers, TCP, UDP, transport},
     packet::{Packet, Step, at},
     route::{LOOPBACK, Route},
+    scratch::Answer,
 };
 
 pub trait Family {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
+    /// Index into arrays with an element for each family.
+    const INDEX: usize;
     /// Whether the header has a checksum of its own.
     const HAS_CHECKSUM: bool;
+    /// Length in bytes of a header without options.
+    const HEADER: usize;
+    /// Protocol number of ICMP.
+    const ICMP: u8;
+    /// Type and code of a port unreachable.
+    const UNREACHABLE: (u8, u8);
+    /// How much of a packet an error about it quotes, in bytes: with headers,
+    /// what any host takes (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
+    const QUOTE: usize;
 
     /// Addresses, protocol, and the offset of the transport header.
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)>;
+
+    /// What the header says of the length of header and payload, in bytes.
+    fn length(packet: &impl Packet, offset: usize) -> Step<usize>;
+
+    /// The pseudo header of `length` bytes between the two addresses.
+    fn pseudo_sum(tuple: &Tuple, protocol: u8, length: u32) -> Delta;
+
+    /// Writes a header in front of an answer to `tuple` with a payload of
+    /// `length` bytes.
+    fn write_answer(answer: &mut Answer, tuple: &Tuple, protocol: u8, length: u32);
 
     /// Writes both addresses of `new` over those of `old`.
     fn write(packet: &impl Packet, offset: usize, old: &Tuple, new: &Tuple) -> Step<()>;
@@ -71,6 +93,8 @@ struct Ipv6Header {
 const _: () = assert!(size_of::<Ipv4Header>() == 20);
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
+/// Time to live or hop limit of what this node says by itself.
+const HOPS: u8 = 64;
 /// More-fragments flag and fragment offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
 /// IPv6 fragment header (RFC 8200, section 4.5).
@@ -78,7 +102,12 @@ const IPV6_FRAGMENT: u8 = 44;
 
 impl Family for V4 {
     const NUMBER: u8 = 2;
+    const INDEX: usize = 0;
     const HAS_CHECKSUM: bool = true;
+    const HEADER: usize = size_of::<Ipv4Header>();
+    const ICMP: u8 = 1;
+    const UNREACHABLE: (u8, u8) = (3, 3);
+    const QUOTE: usize = 576 - Self::HEADER - 8;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {
@@ -100,6 +129,52 @@ impl Family for V4 {
             header.protocol,
             offset + length,
         ))
+    }
+
+    #[inline(always)]
+    fn length(packet: &impl Packet, offset: usize) -> Step<usize> {
+        // SAFETY: `at` has checked the bounds.
+        let header = unsafe { &*at::<Ipv4Header>(packet, offset)? };
+        Ok(u16::from_be(header.total_length).into())
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(tuple: &Tuple, protocol: u8, length: u32) -> Delta {
+        Delta::new()
+            .sum(tuple.source.words[3])
+            .sum(tuple.destination.words[3])
+            .sum(u32::from(protocol).to_be())
+            .sum(length.to_be())
+    }
+
+    #[inline(always)]
+    fn write_answer(answer: &mut Answer, tuple: &Tuple, protocol: u8, length: u32) {
+        const DONT_FRAGMENT: u16 = 0x4000;
+        let total_length = ((Self::HEADER as u32 + length) as u16).to_be();
+        let [.., source] = tuple.destination.words;
+        let [.., destination] = tuple.source.words;
+        let kind = u16::from_ne_bytes([HOPS, protocol]);
+        let sum = Delta::new()
+            .sum(u16::from_ne_bytes([0x45, 0]).into())
+            .sum(total_length.into())
+            .sum(DONT_FRAGMENT.to_be().into())
+            .sum(kind.into())
+            .sum(source)
+            .sum(destination);
+        let header = Ipv4Header {
+            version_and_length: 0x45,
+            tos: 0,
+            total_length,
+            id: 0,
+            fragment: DONT_FRAGMENT.to_be(),
+            time_to_live: HOPS,
+            protocol,
+            checksum: !sum.fold(),
+            source,
+            destination,
+        };
+        // SAFETY: the buffer is aligned to 4 and far longer.
+        unsafe { *answer.at(0) = header };
     }
 
     #[inline(always)]
@@ -154,7 +229,12 @@ impl Family for V4 {
 
 impl Family for V6 {
     const NUMBER: u8 = 10;
+    const INDEX: usize = 1;
     const HAS_CHECKSUM: bool = false;
+    const HEADER: usize = size_of::<Ipv6Header>();
+    const ICMP: u8 = 58;
+    const UNREACHABLE: (u8, u8) = (1, 4);
+    const QUOTE: usize = Answer::SIZE - Self::HEADER - 8;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {
@@ -173,6 +253,36 @@ impl Family for V6 {
             IPV6_FRAGMENT => Err(Verdict::Fragment),
             _ => Err(Verdict::OtherProtocol),
         }
+    }
+
+    #[inline(always)]
+    fn length(packet: &impl Packet, offset: usize) -> Step<usize> {
+        // SAFETY: `at` has checked the bounds.
+        let header = unsafe { &*at::<Ipv6Header>(packet, offset)? };
+        Ok(Self::HEADER + usize::from(u16::from_be(header.payload_length)))
+    }
+
+    #[inline(always)]
+    fn pseudo_sum(tuple: &Tuple, protocol: u8, length: u32) -> Delta {
+        Delta::new()
+            .sums(&tuple.source.words)
+            .sums(&tuple.destination.words)
+            .sum(u32::from(protocol).to_be())
+            .sum(length.to_be())
+    }
+
+    #[inline(always)]
+    fn write_answer(answer: &mut Answer, tuple: &Tuple, protocol: u8, length: u32) {
+        let header = Ipv6Header {
+            version_class_flow: 0x6000_0000_u32.to_be(),
+            payload_length: (length as u16).to_be(),
+            next_header: protocol,
+            hop_limit: HOPS,
+            source: tuple.destination,
+            destination: tuple.source,
+        };
+        // SAFETY: the buffer is aligned to 4 and far longer.
+        unsafe { *answer.at(0) = header };
     }
 
     #[inline(always)]

@@ -35,8 +35,8 @@ pub(crate) struct TcpFlags(u8);
 impl TcpFlags {
     const FIN: u8 = 0x01;
     const SYN: u8 = 0x02;
-    const RST: u8 = 0x04;
-    const ACK: u8 = 0x10;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
 
     #[inline(always)]
     pub(crate) const fn opens(self) -> bool {

@@ -7,13 +7,16 @@
 
 #![no_std]
 
+mod affinity;
 mod connections;
 mod counters;
 mod family;
 mod headers;
 mod interfaces;
+mod networks;
 mod packet;
 mod pipeline;
+mod refuse;
 mod rewrite;
 mod route;
 mod scratch;

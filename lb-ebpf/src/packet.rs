@@ -1,11 +1,16 @@
 //! Access to a packet, the same for XDP and TC.
 
+use core::hint;
+
 use lb_common::{Hook, Verdict, checksum::Delta};
 
 use crate::{family::Family, route::Route};
 
 /// A step of the pipeline: go on, or leave with a verdict.
 pub(crate) type Step<T> = Result<T, Verdict>;
+
+/// The verdict, and what the program returns.
+pub(crate) type Sent = (Verdict, i32);
 
 pub trait Packet {
     const HOOK: Hook;
@@ -36,14 +41,31 @@ pub trait Packet {
         ports: Delta,
     ) -> Step<()>;
 
+    /// Writes a checksum of which the field at `offset` holds the folded sum of
+    /// the pseudo header, for a segment that sums up to `body` without it.
+    fn complete_checksum(&self, offset: usize, pseudo: Delta, body: Delta) -> Step<()>;
+
+    /// Bytes of the whole frame, whether they can be read directly or not.
+    fn length(&self) -> u32;
+
+    /// Makes the frame this long, from its end.
+    fn resize(&self, length: u32) -> Step<()>;
+
+    /// Copies `length` bytes, at least 1 and at most `limit`, out of the frame.
+    fn load(&self, offset: usize, to: *mut u8, length: u32, limit: u32) -> Step<()>;
+
+    /// Copies `length` bytes, at least 1 and at most `limit`, into the frame.
+    fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()>;
+
     /// Whether this hook can send out of `interface` by itself.
     fn can_transmit(&self, interface: u32) -> bool;
 
     /// Sends the packet out along `route`, past the stack.
     fn transmit(&self, route: &Route) -> Step<i32>;
 
-    /// Sends the packet out of the interface it came from.
-    fn bounce(&self, interface: u32) -> Step<i32>;
+    /// Sends the packet back to where it came from: out of the interface that
+    /// it arrived by, or to the node that was sending it.
+    fn bounce(&self) -> Step<i32>;
 
     /// Hands a packet that is leaving to the ingress hook of `interface`,
     /// which sends it where its destination says.
@@ -67,4 +89,23 @@ pub(crate) fn at<T>(packet: &impl Packet, offset: usize) -> Step<*mut T> {
         return Err(Verdict::Malformed);
     }
     Ok((start + offset) as *mut T)
+}
+
+/// Swaps the link-layer addresses.
+#[inline(always)]
+pub(crate) fn swap_macs(packet: &impl Packet) -> Step<()> {
+    // SAFETY: `at` has checked the bounds.
+    let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(packet, 0)? };
+    *macs = [macs[1], macs[0]];
+    Ok(())
+}
+
+/// `length` itself, in a form whose bounds the verifier can follow.
+#[inline(always)]
+pub(crate) fn bounded(length: u32, limit: u32) -> Step<u32> {
+    let length = hint::black_box(length);
+    if length == 0 || length > limit {
+        return Err(Verdict::Malformed);
+    }
+    Ok(length)
 }

@@ -4,20 +4,21 @@ use core::hint;
 
 use aya_log_ebpf::trace;
 use lb_common::{
-    Address, Backend, Connection, Hook, Interface, InterfaceKind, Path, Tuple, Verdict,
-    verdict::Class,
+    Address, Backend, Connection, Frontend, Hook, Interface, InterfaceKind, NetworkKey, Path,
+    PodDetection, Slice, Tuple, Verdict, verdict::Class,
 };
 
 use crate::{
-    connections, counters,
+    affinity, connections, counters,
     family::{Family, V4, V6, headers},
     headers::{ETHERNET, Headers, IPV4, IPV6, TCP, ethernet},
-    interfaces,
-    packet::{Packet, Step},
+    interfaces, networks,
+    packet::{Packet, Sent, Step},
+    refuse::refuse,
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, Route},
     scratch::{self, Scratch},
-    services::{self, Audience},
+    services,
 };
 
 /// Handles a packet; returns what the program returns.
@@ -45,7 +46,8 @@ fn conclude<P: Packet>(packet: &P, result: Step<Sent>) -> i32 {
         Err(verdict) => {
             let action = match verdict.class() {
                 Class::Untouched | Class::Translated => P::PASS,
-                Class::Dropped => P::DROP,
+                // An answer that could not be given.
+                Class::Answered | Class::Dropped => P::DROP,
             };
             (verdict, action)
         }
@@ -76,9 +78,6 @@ fn trace<P: Packet>(packet: &P, verdict: Verdict) {
     );
 }
 
-/// The verdict, and what the program returns.
-type Sent = (Verdict, i32);
-
 #[inline(always)]
 fn process<P: Packet>(packet: &P) -> Step<Sent> {
     match ethernet(packet)? {
@@ -91,8 +90,11 @@ fn process<P: Packet>(packet: &P) -> Step<Sent> {
 #[inline(always)]
 fn process_family<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
     let headers = headers::<F>(packet, offset)?;
-    let found = find::<P, F>(packet, &headers)?;
-    send::<P, F>(packet, &headers, &found)
+    match find::<P, F>(packet, &headers) {
+        Ok(found) => send::<P, F>(packet, &headers, &found),
+        Err(Verdict::Rejected) => refuse::<P, F>(packet, &headers),
+        Err(verdict) => Err(verdict),
+    }
 }
 
 /// The connection that a packet belongs to.
@@ -113,7 +115,9 @@ fn find<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
     }
     match open::<P, F>(packet, headers) {
         // A flow keeps its old backend as long as there is no other.
-        Err(Verdict::NoBackend) if headers.tuple.protocol != TCP => follow::<P>(headers, known),
+        Err(Verdict::Rejected) if headers.tuple.protocol != TCP && known.is_some() => {
+            follow::<P>(headers, known)
+        }
         result => result,
     }
 }
@@ -182,30 +186,35 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
             }
         }
     };
-    let audience = match client {
-        Client::Outside => Audience::Outside,
-        Client::Pod | Client::Node => Audience::Inside,
-    };
-    let set = match services::find(key, &audience) {
-        Err(Verdict::NoFrontend) => {
-            if starts_flow(headers) && enters_here(packet, key) {
-                connections::yield_to(key);
-            }
-            return Err(Verdict::NoFrontend);
-        }
+    let frontend = match services::find(key) {
+        Err(Verdict::NoFrontend) => return Err(miss::<P, F>(packet, headers)),
         result => result?,
     };
-    if matches!(client, Client::Node) && interfaces::interface(packet.origin()).is_some() {
-        // It came in by an interface of ours and was looked at there.
+    let is_node = matches!(client, Client::Node);
+    // Looked at where it came in; or nothing that comes in may be addressed so.
+    if is_node && interfaces::interface(packet.origin()).is_some()
+        || !is_node && key.destination.is_loopback()
+    {
         return Err(Verdict::NoFrontend);
     }
     if !starts_flow(headers) {
         return Err(Verdict::Stray);
     }
-    let choice = match services::select(set) {
+    if frontend.sources != 0 && !networks::contains(frontend.sources, &key.source) {
+        return Err(Verdict::SourceRange);
+    }
+    let set = set_for(&client, key, &frontend);
+    if set.count == 0 {
+        return Err(match set {
+            Slice::DROP => Verdict::NoLocalBackend,
+            _ => Verdict::Rejected,
+        });
+    }
+    let choice = match affinity::select(key, &frontend, set) {
         // Retired since the set was read: by now there is another.
-        Err(Verdict::NoBackend) if set.count > 0 => {
-            services::select(services::find(key, &audience)?)?
+        Err(Verdict::NoBackend) => {
+            let frontend = services::find(key)?;
+            affinity::select(key, &frontend, set_for(&client, key, &frontend))?
         }
         result => result?,
     };
@@ -229,9 +238,17 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
         flags: Connection::REPLY | Connection::AT_EGRESS,
         ..scratch.forward
     };
+    let masquerade = frontend.flags & Frontend::MASQUERADE != 0;
+    let local = choice.backend.flags & Backend::LOCAL != 0;
     match client {
-        Client::Pod => plan_pod::<P, F>(packet, key, scratch)?,
-        Client::Outside => plan_outside::<P, F>(packet, headers, choice.backend, scratch)?,
+        Client::Pod if scratch.forward.translated.destination == key.source => {
+            plan_hairpin::<P, F>(packet, scratch)?;
+        }
+        Client::Pod if !masquerade => {}
+        Client::Outside if !masquerade && local => {}
+        Client::Pod | Client::Outside => {
+            plan_through::<P, F>(packet, headers, masquerade, scratch)?;
+        }
         Client::Node => plan_node::<P, F>(packet, key, scratch)?,
     }
     connections::open(key, scratch)?;
@@ -239,6 +256,46 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
         connection: &scratch.forward,
         verdict: Verdict::Opened,
         routed: scratch.forward.path == Path::Route as u32,
+    })
+}
+
+/// What becomes of a packet that no frontend stands for.
+#[inline(always)]
+fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Verdict {
+    let tuple = &headers.tuple;
+    if !starts_flow(headers) || !enters_here(packet, tuple) {
+        return Verdict::NoFrontend;
+    }
+    connections::yield_to(tuple);
+    if !networks::may_be_service::<F>(&tuple.destination) {
+        return Verdict::NoFrontend;
+    }
+    if services::is_cluster_ip(&tuple.destination) {
+        return Verdict::Rejected;
+    }
+    if networks::contains(NetworkKey::SERVICES, &tuple.destination) {
+        return Verdict::NoService;
+    }
+    Verdict::NoFrontend
+}
+
+/// The backends that the client may have.
+#[inline(always)]
+fn set_for(client: &Client, key: &Tuple, frontend: &Frontend) -> Slice {
+    const INTERFACE: u32 = PodDetection::Interface as u32;
+    const NETWORK: u32 = PodDetection::Network as u32;
+
+    let is_inside = frontend.inside == frontend.outside
+        || matches!(client, Client::Node)
+        || match networks::pod_detection() {
+            INTERFACE => matches!(client, Client::Pod),
+            NETWORK => networks::contains(NetworkKey::PODS, &key.source),
+            _ => false,
+        };
+    Slice::unpack(if is_inside {
+        frontend.inside
+    } else {
+        frontend.outside
     })
 }
 
@@ -261,31 +318,27 @@ fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
     }
 }
 
-/// A pod's packets go on through the stack, unless it chose itself.
+/// A pod talks to itself.
 #[inline(always)]
-fn plan_pod<P: Packet, F: Family>(
+fn plan_hairpin<P: Packet, F: Family>(
     packet: &P,
-    key: &Tuple,
     Scratch { forward, reply, .. }: &mut Scratch,
 ) -> Step<()> {
-    if forward.translated.destination != key.source {
-        return Ok(());
-    }
     forward.translated.source = snat_source::<P, F>(packet, packet.interface())?;
     for entry in [forward, reply] {
         entry.path = Path::Bounce as u32;
-        entry.interface = packet.interface();
     }
     reply.flags = Connection::REPLY;
     Ok(())
 }
 
-/// From outside, a backend elsewhere must answer through this node.
+/// The backend must answer through this node: from outside, one elsewhere; for
+/// a masquerade, any.
 #[inline(always)]
-fn plan_outside<P: Packet, F: Family>(
+fn plan_through<P: Packet, F: Family>(
     packet: &P,
     headers: &Headers,
-    backend: &Backend,
+    masquerade: bool,
     Scratch {
         forward,
         reply,
@@ -294,9 +347,6 @@ fn plan_outside<P: Packet, F: Family>(
         ..
     }: &mut Scratch,
 ) -> Step<()> {
-    if backend.flags & Backend::LOCAL != 0 {
-        return Ok(());
-    }
     let answer = route::lookup::<F>(
         packet.context(),
         packet.interface(),
@@ -310,7 +360,7 @@ fn plan_outside<P: Packet, F: Family>(
         Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {}
     }
-    if interfaces::is_kind(route.interface, InterfaceKind::Pod) {
+    if !masquerade && interfaces::is_kind(route.interface, InterfaceKind::Pod) {
         return Ok(());
     }
     *resolved = matches!(answer, Answer::Resolved);
@@ -348,7 +398,12 @@ fn plan_node<P: Packet, F: Family>(
         Answer::Unresolved => false,
         Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
     };
-    if key.source.is_loopback() || leaves_elsewhere::<P, F>(packet, key, route) {
+    // Nor is a frontend's address one to answer, even if this node has it.
+    if key.source.is_loopback()
+        || key.source == key.destination
+        || interfaces::owner(&key.source).is_none()
+        || leaves_elsewhere::<P, F>(packet, key, route)
+    {
         forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
     }
     forward.path = Path::Route as u32;
@@ -426,7 +481,7 @@ fn send<P: Packet, F: Family>(packet: &P, headers: &Headers, found: &Found) -> S
     let action = match path {
         STACK => P::PASS,
         ROUTE => transmit(packet)?,
-        BOUNCE => packet.bounce(interface)?,
+        BOUNCE => packet.bounce()?,
         _ => match P::HOOK {
             Hook::TcEgress => packet.resend(packet.interface())?,
             Hook::Xdp | Hook::TcIngress => packet.deliver(interface)?,

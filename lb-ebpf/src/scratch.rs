@@ -14,6 +14,31 @@ pub(crate) struct Scratch {
     pub(crate) route: Route,
     /// Whether the link-layer addresses of `route` are known.
     pub(crate) resolved: bool,
+    pub(crate) answer: Answer,
+}
+
+/// A packet in the making, from its network header on.
+#[repr(C)]
+pub struct Answer([u32; Self::ROOM / 4]);
+
+impl Answer {
+    /// In bytes: the least that every IPv6 link takes (RFC 8200, section 5).
+    pub(crate) const SIZE: usize = 1280;
+    /// What the checksum helper takes at once, and how often it is asked.
+    pub(crate) const CHUNK: u32 = 512;
+    pub(crate) const CHUNKS: u32 = (Self::SIZE as u32).div_ceil(Self::CHUNK);
+    /// The verifier takes every chunk for a whole one, after the longest header.
+    const ROOM: usize = 40 + (Self::CHUNK * Self::CHUNKS) as usize;
+
+    #[inline(always)]
+    pub(crate) const fn at<T>(&mut self, offset: usize) -> *mut T {
+        self.0.as_mut_ptr().wrapping_byte_add(offset).cast()
+    }
+
+    #[inline(always)]
+    pub(crate) const fn at_const<T>(&self, offset: usize) -> *const T {
+        self.0.as_ptr().wrapping_byte_add(offset).cast()
+    }
 }
 
 #[btf_map]

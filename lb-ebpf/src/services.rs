@@ -1,4 +1,4 @@
-//! Frontend -> backend set -> one backend, at random.
+//! Frontend -> backend set -> one backend.
 
 use core::{hint, ptr};
 
@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::bpf_get_prandom_u32,
     macros::btf_map,
 };
-use lb_common::{Backend, Frontend, FrontendKey, Slice, Tuple, Verdict, maps};
+use lb_common::{Address, Backend, Frontend, FrontendKey, Slice, Tuple, Verdict, maps};
 
 use crate::{interfaces::NO_PREALLOC, packet::Step};
 
@@ -23,20 +23,18 @@ static BACKENDS: Array<Backend, { maps::BACKENDS }> = Array::new();
 /// Tries to read a frontend whose element is given away under our eyes.
 const READS: u32 = 4;
 
+/// Enough halvings for a set that fills all slots.
+const HALVINGS: u32 = usize::BITS - maps::SLOTS.leading_zeros();
+
 pub(crate) struct Choice {
     pub(crate) id: u32,
     pub(crate) generation: u32,
     pub(crate) backend: &'static Backend,
 }
 
-pub(crate) enum Audience {
-    Inside,
-    Outside,
-}
-
-/// The backend set of the frontend that `tuple` is addressed to.
+/// The frontend that `tuple` is addressed to; its `check` is of no use.
 #[inline(always)]
-pub(crate) fn find(tuple: &Tuple, audience: &Audience) -> Step<Slice> {
+pub(crate) fn find(tuple: &Tuple) -> Step<Frontend> {
     let key = FrontendKey {
         address: tuple.destination,
         port: tuple.destination_port,
@@ -49,45 +47,74 @@ pub(crate) fn find(tuple: &Tuple, audience: &Audience) -> Step<Slice> {
         };
         // SAFETY: the element is memory of the map for as long as the program
         // runs. Its content may change meanwhile, hence volatile reads, the
-        // set before the check that lies below it.
-        let (set, check) = unsafe {
-            let set = match audience {
-                Audience::Inside => ptr::read_volatile(&raw const (*frontend).inside),
-                Audience::Outside => ptr::read_volatile(&raw const (*frontend).outside),
-            };
-            (set, ptr::read_volatile(&raw const (*frontend).check))
+        // check last, for it lies below the rest but for the service, which
+        // shares its word.
+        let found = unsafe {
+            Frontend {
+                inside: ptr::read_volatile(&raw const (*frontend).inside),
+                outside: ptr::read_volatile(&raw const (*frontend).outside),
+                affinity_seconds: ptr::read_volatile(&raw const (*frontend).affinity_seconds),
+                sources: ptr::read_volatile(&raw const (*frontend).sources),
+                flags: ptr::read_volatile(&raw const (*frontend).flags),
+                service: ptr::read_volatile(&raw const (*frontend).service),
+                check: ptr::read_volatile(&raw const (*frontend).check),
+                reserved: 0,
+            }
         };
-        if check == key.check() {
-            return Ok(Slice::unpack(set));
+        if found.check == key.check() {
+            return Ok(found);
         }
         hint::spin_loop();
     }
     Err(Verdict::Unstable)
 }
 
+/// Whether a Service has the address as its clusterIP.
+#[inline(always)]
+pub(crate) fn is_cluster_ip(address: &Address) -> bool {
+    FRONTENDS.get_ptr(FrontendKey::any_port(*address)).is_some()
+}
+
 /// A backend of the set, each as likely as the next.
 #[inline(always)]
 pub(crate) fn select(set: Slice) -> Step<Choice> {
-    if set.count == 0 {
-        return Err(Verdict::NoBackend);
-    }
     // SAFETY: the helper has no precondition.
     let random = unsafe { bpf_get_prandom_u32() };
     let index = (u64::from(random) * u64::from(set.count)) >> 32;
-    let id = *SLOTS
-        .get(set.base + index as u32)
-        .ok_or(Verdict::NoBackend)?;
-    let backend = BACKENDS.get(id).ok_or(Verdict::NoBackend)?;
+    let id = SLOTS.get(set.base + index as u32);
+    id.and_then(|id| take(*id)).ok_or(Verdict::NoBackend)
+}
+
+/// Whether the id lies in the set.
+#[inline(always)]
+pub(crate) fn is_member(set: Slice, id: u32) -> bool {
+    let (mut low, mut high) = (0, set.count);
+    for _ in 0..HALVINGS {
+        if low >= high {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        match SLOTS.get(set.base + middle) {
+            Some(&found) if found == id => return true,
+            Some(&found) if found < id => low = middle + 1,
+            Some(_) => high = middle,
+            None => break,
+        }
+    }
+    false
+}
+
+/// The backend of this id, if it is alive.
+#[inline(always)]
+pub(crate) fn take(id: u32) -> Option<Choice> {
+    let backend = BACKENDS.get(id)?;
     // SAFETY: the element is memory of the map. It may be retired meanwhile,
     // flags first: whoever saw it alive after the generation has the old one.
     let (generation, flags) = unsafe {
         let generation = ptr::read_volatile(&raw const backend.generation);
         (generation, ptr::read_volatile(&raw const backend.flags))
     };
-    if flags & Backend::ALIVE == 0 {
-        return Err(Verdict::NoBackend);
-    }
-    Ok(Choice {
+    (flags & Backend::ALIVE != 0).then_some(Choice {
         id,
         generation,
         backend,

@@ -5,11 +5,12 @@ use core::{marker::PhantomData, ptr};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT,
-        TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM,
+        TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
     helpers::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_pull_data,
+        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -18,7 +19,7 @@ use lb_common::{Hook, Verdict, checksum::Delta};
 use crate::{
     counters,
     family::Family,
-    packet::{Packet, Step, at},
+    packet::{Packet, Step, bounded, swap_macs},
     route::{LOOPBACK, Route},
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
 };
@@ -197,6 +198,57 @@ impl<D: Direction> Packet for Tc<D> {
         Ok(())
     }
 
+    /// The sum over the body is the device's to add if the packet leaves that
+    /// to it (`CHECKSUM_PARTIAL`), which no program can ask. The helper can: for
+    /// such a packet it does not apply what changed outside the pseudo header.
+    #[inline(always)]
+    fn complete_checksum(&self, offset: usize, pseudo: Delta, body: Delta) -> Step<()> {
+        // The field is taken for a checksum, the complement of a sum.
+        let change = body.and(pseudo).and(pseudo).wsum();
+        // SAFETY: the context is the program's own; see above for the flags.
+        match unsafe { bpf_l4_csum_replace(self.skb(), offset as u32, 0, change.into(), 0) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.context.len()
+    }
+
+    #[inline(always)]
+    fn resize(&self, length: u32) -> Step<()> {
+        // SAFETY: the context is the program's own.
+        match unsafe { bpf_skb_change_tail(self.skb(), length, 0) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, to: *mut u8, length: u32, limit: u32) -> Step<()> {
+        let length = bounded(length, limit)?;
+        // SAFETY: the caller's buffer holds `limit` bytes.
+        match unsafe { bpf_skb_load_bytes(self.context(), offset as u32, to.cast(), length) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Malformed),
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()> {
+        let length = bounded(length, limit)?;
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the caller's buffer holds `limit` bytes.
+        let result =
+            unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from.cast(), length, flags) };
+        match result {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
     #[inline(always)]
     fn can_transmit(&self, _interface: u32) -> bool {
         true
@@ -221,13 +273,21 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
-    fn bounce(&self, interface: u32) -> Step<i32> {
-        // SAFETY: `at` has checked the bounds.
-        let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(self, 0)? };
-        *macs = [macs[1], macs[0]];
-        self.label(TRANSLATED);
+    fn bounce(&self) -> Step<i32> {
+        let is_leaving = matches!(D::HOOK, Hook::TcEgress);
+        if is_leaving && self.interface() == LOOPBACK {
+            // It comes back by itself, with its route to a local socket.
+            return Ok(Self::PASS);
+        }
+        swap_macs(self)?;
+        let flags = if is_leaving {
+            BPF_F_INGRESS.into()
+        } else {
+            self.label(TRANSLATED);
+            0
+        };
         // SAFETY: the helper has no precondition.
-        Ok(unsafe { bpf_redirect(interface, 0) } as i32)
+        Ok(unsafe { bpf_redirect(self.interface(), flags) } as i32)
     }
 
     #[inline(always)]

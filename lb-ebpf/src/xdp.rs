@@ -3,7 +3,10 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
-    helpers::bpf_redirect,
+    helpers::{
+        bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+        bpf_xdp_store_bytes,
+    },
     programs::XdpContext,
 };
 use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
@@ -11,7 +14,7 @@ use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
 use crate::{
     family::Family,
     interfaces,
-    packet::{Packet, Step, at},
+    packet::{Packet, Step, at, bounded, swap_macs},
     route::Route,
 };
 
@@ -23,7 +26,24 @@ impl Xdp {
     pub const fn new(context: XdpContext) -> Self {
         Self(context)
     }
+
+    #[inline(always)]
+    fn leave(&self, by: u32) -> Step<i32> {
+        let by_redirect = interfaces::interface(by)
+            .is_none_or(|interface| interface.flags & Interface::REDIRECT != 0);
+        if by == self.interface() && !by_redirect {
+            return Ok(XDP_TX.cast_signed());
+        }
+        // SAFETY: the helper has no precondition.
+        match unsafe { bpf_redirect(by, 0) } as u32 {
+            XDP_REDIRECT => Ok(XDP_REDIRECT.cast_signed()),
+            _ => Err(Verdict::Refused),
+        }
+    }
 }
+
+/// The shortest Ethernet frame, without its check sequence.
+const SHORTEST: u32 = 60;
 
 /// Offset of the checksum in a header, in bytes.
 pub(crate) const TCP_CHECKSUM: usize = 16;
@@ -75,6 +95,52 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn complete_checksum(&self, offset: usize, pseudo: Delta, body: Delta) -> Step<()> {
+        // SAFETY: `at` has checked the bounds.
+        unsafe { *at::<u16>(self, offset)? = !pseudo.and(body).fold() };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn resize(&self, length: u32) -> Step<()> {
+        let now = self.length();
+        // Not every driver pads what XDP sends.
+        let length = length.max(now.min(SHORTEST));
+        // SAFETY: the context is the program's own.
+        match unsafe { bpf_xdp_adjust_tail(self.0.ctx, length.wrapping_sub(now) as i32) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: usize, to: *mut u8, length: u32, limit: u32) -> Step<()> {
+        let length = bounded(length, limit)?;
+        // SAFETY: the caller's buffer holds `limit` bytes.
+        match unsafe { bpf_xdp_load_bytes(self.0.ctx, offset as u32, to.cast(), length) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Malformed),
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()> {
+        let length = bounded(length, limit)?;
+        let from = from.cast_mut().cast();
+        // SAFETY: the caller's buffer holds `limit` bytes; they are only read.
+        match unsafe { bpf_xdp_store_bytes(self.0.ctx, offset as u32, from, length) } {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
+    #[inline(always)]
     fn can_transmit(&self, interface: u32) -> bool {
         // Another driver may take frames only while it runs XDP itself.
         interfaces::interface(interface).is_some_and(|leaving| {
@@ -89,21 +155,13 @@ impl Packet for Xdp {
         let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(self, 0)? };
         macs[0] = route.destination_mac;
         macs[1] = route.source_mac;
-        let by_redirect = interfaces::interface(route.interface)
-            .is_none_or(|interface| interface.flags & Interface::REDIRECT != 0);
-        if route.interface == self.interface() && !by_redirect {
-            return Ok(XDP_TX.cast_signed());
-        }
-        // SAFETY: the helper has no precondition.
-        match unsafe { bpf_redirect(route.interface, 0) } as u32 {
-            XDP_REDIRECT => Ok(XDP_REDIRECT.cast_signed()),
-            _ => Err(Verdict::Refused),
-        }
+        self.leave(route.interface)
     }
 
     #[inline(always)]
-    fn bounce(&self, _interface: u32) -> Step<i32> {
-        Err(Verdict::Deferred)
+    fn bounce(&self) -> Step<i32> {
+        swap_macs(self)?;
+        self.leave(self.interface())
     }
 
     #[inline(always)]

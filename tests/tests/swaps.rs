@@ -85,6 +85,8 @@ fn port(
         kind: FrontendKind::ClusterIp,
         inside: Set::Cluster,
         outside: Set::Cluster,
+        restricted: false,
+        masquerade: false,
     };
     let key = frontend_key(to.ip(), to.port(), protocol);
     let port = Port {
@@ -93,6 +95,8 @@ fn port(
         cluster: backends.clone(),
         local: BTreeSet::new(),
         serving: backends,
+        affinity_seconds: 0,
+        sources: BTreeSet::new(),
     };
     (id, Some(port))
 }

@@ -19,15 +19,17 @@ use tokio::{
     time,
 };
 
+use self::status::{Request, readable};
 pub use self::{
     client::print_status,
     status::{BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status},
 };
-use self::status::{Request, readable};
 use crate::{
+    compile::FrontendKind,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
     interfaces,
     model::{Change, Node},
+    node::{self, NodeOptions},
     reconcile::Reconciler,
     store::Store,
     watch as sources,
@@ -38,6 +40,7 @@ use crate::{
 pub struct Options {
     pub source: Source,
     pub node_name: String,
+    pub node: NodeOptions,
     pub dataplane: dataplane::Options,
     pub interfaces: interfaces::Patterns,
     pub socket: PathBuf,
@@ -80,7 +83,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = options.socket.clone();
     let mut server = tokio::spawn(async move { status::serve(&socket, requests).await });
 
-    let mut agent = Agent::new(&options.node_name, dataplane)?;
+    let mut agent = Agent::new(&options.node_name, options.node, dataplane)?;
     let mut retry = time::interval(RETRY);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -99,6 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                             changed
                         });
                     }
+                    agent.refresh_node();
                     agent.apply();
                 }
                 None => bail!("{}", ended("source of Services", source.await)),
@@ -173,6 +177,10 @@ struct Agent {
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
     node_name: String,
+    node_options: NodeOptions,
+    /// What the programs were told last.
+    settings: Option<node::Settings>,
+    settings_error: Option<String>,
     started: Instant,
     /// The first full state is in the maps.
     programmed: bool,
@@ -183,17 +191,24 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(node_name: &str, dataplane: Dataplane) -> anyhow::Result<Self> {
+    fn new(
+        node_name: &str,
+        node_options: NodeOptions,
+        dataplane: Dataplane,
+    ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
         let connections = Arc::new(dataplane.connection_table()?);
         Ok(Self {
-            store: Store::new(node_name),
+            store: Store::default(),
             reconciler,
             dataplane,
             connections,
             snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
+            node_options,
+            settings: None,
+            settings_error: None,
             started: Instant::now(),
             programmed: false,
             swept: false,
@@ -238,20 +253,36 @@ impl Agent {
     }
 
     fn take_interfaces(&mut self, snapshot: interfaces::Snapshot) {
-        let interfaces = &snapshot.interfaces;
-        let addresses = interfaces
-            .iter()
-            .flat_map(|interface| &interface.addresses)
-            .filter(|address| !address.is_loopback())
-            .copied()
-            .collect();
-        self.store
-            .update_node(|node| node.node_port_addresses = addresses);
         self.snapshot = Some(snapshot);
+        self.refresh_node();
         if self.programmed {
             self.attach();
         }
         self.apply();
+    }
+
+    /// Passes on what is known of the node to compile and to the programs.
+    fn refresh_node(&mut self) {
+        let Some(snapshot) = &self.snapshot else {
+            return;
+        };
+        let (options, node) = (&self.node_options, self.store.node_object.as_ref());
+        let context = node::context(options, &self.node_name, node, &snapshot.interfaces);
+        let settings = node::settings(options, node);
+        self.store.set_node(context);
+        if self.settings.as_ref() == Some(&settings) {
+            return;
+        }
+        match self.dataplane.configure(&settings) {
+            Ok(()) => {
+                self.settings = Some(settings);
+                self.settings_error = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "will retry");
+                self.settings_error = Some(error.to_string());
+            }
+        }
     }
 
     fn attach(&mut self) {
@@ -275,13 +306,14 @@ impl Agent {
     }
 
     fn retry(&mut self) {
+        if self.settings_error.is_some() {
+            self.refresh_node();
+        }
         if !self.programmed {
             return;
         }
-        if self.reconciler.failures() > 0 {
-            let now = self.started.elapsed();
-            self.reconciler.retry(now, &mut self.dataplane);
-        }
+        let now = self.started.elapsed();
+        self.reconciler.retry(now, &mut self.dataplane);
         if !self.attachment_errors.is_empty() {
             self.attach();
         }
@@ -305,6 +337,7 @@ impl Agent {
             .map(ToString::to_string)
             .collect();
         problems.extend(self.attachment_errors.iter().map(ToString::to_string));
+        problems.extend(self.settings_error.clone());
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         match self.dataplane.counters() {
             Ok(values) => {
@@ -335,7 +368,9 @@ impl Agent {
                     id.service, id.port, id.protocol
                 ));
             }
-            let frontends = state.port.frontends.iter().map(|(key, frontend)| {
+            let frontends = state.port.frontends.iter();
+            let own = frontends.filter(|(_, frontend)| frontend.kind != FrontendKind::AnyPort);
+            let frontends = own.map(|(key, frontend)| {
                 let (address, port) = readable(key);
                 let error = match self.reconciler.owner(key) {
                     Some(owner) if owner != id => Some(format!("held by {}", owner.service)),

@@ -122,6 +122,10 @@ fn node() -> NodeContext {
         name: NODE.to_owned(),
         zone: Some(ZONE.to_owned()),
         node_port_addresses: addresses.map(|text| text.parse().unwrap()).into(),
+        primary_ips: ["192.0.2.1", "2001:db8::1"]
+            .map(|text| text.parse().unwrap())
+            .into(),
+        masquerade_all: false,
     }
 }
 

@@ -7,19 +7,19 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapError},
+    maps::{Array, Map, MapError},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
-use lb_common::maps;
+use lb_common::{Settings, maps};
 
-use super::{Dataplane, DataplaneError, Options, attach::Attachments, bpffs};
+use super::{Dataplane, DataplaneError, Options, attach::Attachments, bpffs, settings};
 
 pub(super) const XDP: &str = "lb_xdp";
 pub(super) const INGRESS: &str = "lb_ingress";
 pub(super) const EGRESS: &str = "lb_egress";
 
-/// Frontends hold runs of slots, slots hold ids of backends.
-const LINKED: [&str; 3] = ["FRONTENDS", "SLOTS", "BACKENDS"];
+/// Frontends hold runs of slots and sets of networks, slots ids of backends.
+const LINKED: [&str; 4] = ["FRONTENDS", "SLOTS", "BACKENDS", "NETWORKS"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
@@ -29,6 +29,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     discard_misfits(pins);
     let frontends = pin_of(pins, "FRONTENDS");
     let adopted = frontends.exists();
+    let configured = pin_of(pins, "SETTINGS").exists();
 
     let mut loader = EbpfLoader::new();
     let level: u8 = if options.trace_packets { u8::MAX } else { 0 };
@@ -38,10 +39,21 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
     load_programs(&mut ebpf)?;
+    let mut settings: Array<_, Settings> = take(&mut ebpf, "SETTINGS")?;
+    if !configured {
+        let initial = settings.set(0, settings::initial(), 0);
+        initial.map_err(|source| DataplaneError::Map {
+            map: "SETTINGS",
+            source,
+        })?;
+    }
     Ok(Dataplane {
         frontends: take(&mut ebpf, "FRONTENDS")?,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
+        networks: take(&mut ebpf, "NETWORKS")?,
+        settings,
+        affinity: take(&mut ebpf, "AFFINITY")?,
         interfaces: take(&mut ebpf, "INTERFACES")?,
         local_addresses: take(&mut ebpf, "LOCAL_ADDRESSES")?,
         counters: take(&mut ebpf, "COUNTERS")?,
@@ -114,8 +126,12 @@ fn fits(path: &Path, map: &maps::Map) -> bool {
         "u64" => Some(8),
         layout => layout.split([':', '{']).nth(1)?.parse::<u32>().ok(),
     };
+    let prefix_length = match map.kind {
+        "lpm_trie" => 4,
+        _ => 0,
+    };
     info.max_entries() == map.max_entries
-        && Some(info.key_size()) == size(map.key)
+        && Some(info.key_size()) == size(map.key).map(|size| size + prefix_length)
         && Some(info.value_size()) == size(map.value)
 }
 

@@ -6,6 +6,7 @@ mod attach;
 mod bpffs;
 mod connections;
 mod load;
+mod settings;
 mod tables;
 mod trace;
 
@@ -15,8 +16,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, PerCpuArray};
-use lb_common::{Address, Backend, Frontend, FrontendKey, Hook, Interface, Verdict};
+use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, PerCpuArray};
+use lb_common::{
+    Address, Affinity, Backend, ClientKey, Frontend, FrontendKey, Hook, Interface, NetworkKey,
+    Settings, Verdict,
+};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
@@ -77,6 +81,9 @@ pub struct Dataplane {
     frontends: BpfHashMap<MapData, FrontendKey, Frontend>,
     slots: Array<MapData, u32>,
     backends: Array<MapData, Backend>,
+    networks: LpmTrie<MapData, NetworkKey, u32>,
+    settings: Array<MapData, Settings>,
+    affinity: BpfHashMap<MapData, ClientKey, Affinity>,
     interfaces: BpfHashMap<MapData, u32, Interface>,
     local_addresses: BpfHashMap<MapData, Address, u32>,
     counters: PerCpuArray<MapData, u64>,
@@ -114,6 +121,22 @@ impl Dataplane {
         let runs = |this: &Self, interface: &_| this.attachments.runs_xdp(interface);
         errors.extend(self.write_interfaces(&framed, runs));
         errors
+    }
+
+    /// Makes every client choose its backend anew with its next connection.
+    pub fn forget_clients(&mut self) -> Result<(), DataplaneError> {
+        let failed = |source| DataplaneError::Map {
+            map: "AFFINITY",
+            source,
+        };
+        let clients: Result<Vec<_>, _> = self.affinity.keys().collect();
+        for client in clients.map_err(failed)? {
+            match self.affinity.remove(&client) {
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Interfaces with programs on them.

@@ -1,12 +1,13 @@
 //! Reads and writes of the maps.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use aya::maps::MapError;
-use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, Slice, maps};
+use ipnet::IpNet;
+use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, NetworkKey, Slice, maps};
 
 use super::{AttachmentError, Dataplane, DataplaneError};
 use crate::{
@@ -38,7 +39,26 @@ impl Tables for Dataplane {
         Ok(())
     }
 
+    fn write_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
+        networks
+            .iter()
+            .try_for_each(|network| self.enter_network(set, network))
+            .map_err(|error| refused("NETWORKS", &error))
+    }
+
+    fn delete_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
+        networks
+            .iter()
+            .try_for_each(|network| self.remove_network(set, network))
+            .map_err(|error| refused("NETWORKS", &error))
+    }
+
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
+        if key.port == 0 {
+            // Programs ask for such a frontend only where the cover says so.
+            self.cover(&IpNet::from(std::net::IpAddr::from(key.address)))
+                .map_err(|error| refused("SETTINGS", &error))?;
+        }
         self.frontends
             .insert(key, frontend, 0)
             .map_err(|error| refused("FRONTENDS", &error))
@@ -67,6 +87,11 @@ impl Dataplane {
             let backend = self.backends.get(&id, 0).map_err(failed("BACKENDS"))?;
             if backend != Backend::default() {
                 snapshot.backends.push((id, backend));
+            }
+        }
+        for (set, network) in self.networks().map_err(failed("NETWORKS"))? {
+            if set >= NetworkKey::FIRST_SOURCES {
+                snapshot.sources.entry(set).or_default().insert(network);
             }
         }
         Ok(snapshot)

@@ -1,13 +1,14 @@
 //! What the kernel holds when the agent starts, until a port claims it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use ipnet::IpNet;
 use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
 
-use super::pool::{Ids, Slots};
+use super::{
+    pool::{Ids, Slots},
+    stock::{Owned, Sources},
+};
 
 /// The kernel's maps as read at start.
 #[derive(Clone, Debug, Default)]
@@ -17,30 +18,34 @@ pub struct Snapshot {
     pub backends: Vec<(u32, Backend)>,
     /// Content of the slots of every slice that a frontend points to.
     pub slots: HashMap<Slice, Vec<u32>>,
+    /// Every set of sources, by its number.
+    pub sources: BTreeMap<u32, BTreeSet<IpNet>>,
     /// What backends start with that were never written; 0 stands for 1. Maps
     /// that are new beside old connections need one that those do not know.
     pub first_generation: u32,
 }
 
-/// Ids and records by endpoint.
-pub(super) type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
-/// Runs of slots, with the ids in them, sorted.
-pub(super) type Slices = BTreeMap<Slice, Vec<u32>>;
-
+/// Id of frontends that no single service port has.
+pub(super) const NOBODY: u32 = 0;
 /// Service ids are counted up from 1; none gets here in a node's life.
 const IMPLAUSIBLE_SERVICE: u32 = 1 << 31;
 
 #[derive(Debug, Default)]
 pub(super) struct Adoptable {
-    services: BTreeMap<u32, (Backends, Slices)>,
+    services: BTreeMap<u32, Owned>,
     /// Alive, but a second one of the same service and endpoint.
     spare: Vec<(u32, Backend)>,
+    /// Shown by no frontend, or by those of several services.
+    spare_sources: Sources,
     next_service: u32,
 }
 
 impl Adoptable {
     pub(super) fn new(snapshot: &Snapshot, ids: &mut Ids, slots: &mut Slots) -> Self {
-        let mut this = Self::default();
+        let mut this = Self {
+            spare_sources: snapshot.sources.clone(),
+            ..Self::default()
+        };
         let mut alive = BTreeSet::new();
         for &(id, backend) in &snapshot.backends {
             if id >= maps::BACKENDS as u32 {
@@ -54,15 +59,19 @@ impl Adoptable {
             alive.insert(id);
             this.note_service(backend.service);
             let endpoint = (backend.address.into(), u16::from_be(backend.port));
-            let (backends, _) = this.services.entry(backend.service).or_default();
-            if let Some(second) = backends.insert(endpoint, (id, backend)) {
+            let owned = this.services.entry(backend.service).or_default();
+            if let Some(second) = owned.backends.insert(endpoint, (id, backend)) {
                 this.spare.push(second);
             }
         }
         let mut seen = BTreeSet::new();
-        for (_, frontend) in &snapshot.frontends {
+        let owned = |(_, frontend): &&(_, Frontend)| frontend.service != NOBODY;
+        for (_, frontend) in snapshot.frontends.iter().filter(owned) {
             this.note_service(frontend.service);
-            let (_, slices) = this.services.entry(frontend.service).or_default();
+            let owned = this.services.entry(frontend.service).or_default();
+            if let Some(networks) = this.spare_sources.remove(&frontend.sources) {
+                owned.sources.insert(frontend.sources, networks);
+            }
             for slice in [frontend.inside, frontend.outside].map(Slice::unpack) {
                 if slice.count == 0 || !is_plausible(slice, alive.len()) {
                     continue;
@@ -78,7 +87,7 @@ impl Adoptable {
                     if content.iter().any(|id| !alive.contains(id)) {
                         content.clear();
                     }
-                    slices.insert(slice, content);
+                    owned.slices.insert(slice, content);
                 }
             }
         }
@@ -97,14 +106,30 @@ impl Adoptable {
     }
 
     /// Hands a service over to the first port that asks.
-    pub(super) fn claim(&mut self, service: u32) -> Option<(u32, Backends, Slices)> {
-        let (backends, slices) = self.services.remove(&service)?;
-        Some((service, backends, slices))
+    pub(super) fn claim(&mut self, service: u32) -> Option<(u32, Owned)> {
+        if service == NOBODY {
+            return None;
+        }
+        Some((service, self.services.remove(&service)?))
     }
 
     /// What nobody claimed, by service.
-    pub(super) fn take_services(&mut self) -> impl Iterator<Item = (Backends, Slices)> + use<> {
+    pub(super) fn take_services(&mut self) -> impl Iterator<Item = Owned> + use<> {
         std::mem::take(&mut self.services).into_values()
+    }
+
+    /// One above all numbers of sets that were seen.
+    pub(super) fn next_sources(&self) -> u32 {
+        let owned = self
+            .services
+            .values()
+            .flat_map(|owned| owned.sources.keys());
+        let last = owned.chain(self.spare_sources.keys()).max();
+        last.map_or(0, |last| last + 1)
+    }
+
+    pub(super) fn take_spare_sources(&mut self) -> Sources {
+        std::mem::take(&mut self.spare_sources)
     }
 
     pub(super) fn take_spare(&mut self) -> Vec<(u32, Backend)> {

@@ -36,8 +36,8 @@ impl Inheritance {
         if !self.is_on {
             return;
         }
-        let shown: BTreeSet<u32> = held.slices.values().flatten().copied().collect();
-        let members = held.backends.iter();
+        let shown: BTreeSet<u32> = held.owned.slices.values().flatten().copied().collect();
+        let members = held.owned.backends.iter();
         let members = members.filter(|(_, (id, _))| shown.contains(id));
         let members = members.map(|(&(address, port), (_, backend))| compile::Backend {
             address,

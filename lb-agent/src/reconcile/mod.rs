@@ -1,16 +1,17 @@
 //! Desired state against what the kernel holds, and the writes in between.
 //!
-//! The order of writes is fixed: delete frontends, write backends, write
-//! slots, swap frontends, retire what nothing refers to. A frontend is swapped
-//! only when all that it will point to is written, and a run of slots is freed
-//! only when no frontend in the kernel points to it, so a failed write leaves
-//! that Service on its old backends.
+//! The order of writes is fixed: delete frontends, write backends, slots and
+//! sources, swap frontends, retire what nothing refers to. A frontend is swapped
+//! only when all that it will point to is written, and what it pointed to is
+//! freed only when no frontend in the kernel does, so a failed write leaves that
+//! Service on its old backends.
 //!
 //! Knows the maps only as [`Tables`]; pure but for what those do.
 
 mod adopt;
 mod inherit;
 mod pool;
+mod stock;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,15 +19,17 @@ use std::{
     time::Duration,
 };
 
-use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
+use ipnet::IpNet;
+use lb_common::{Backend, Frontend, FrontendKey, maps};
 
 pub use self::adopt::Snapshot;
 use self::{
-    adopt::{Adoptable, Backends, Slices},
+    adopt::Adoptable,
     inherit::Inheritance,
     pool::{Ids, Slots},
+    stock::{InUse, Owned, References, Stock},
 };
-use crate::compile::{self, FrontendKind, Port, PortId, Set};
+use crate::compile::{FrontendKind, Port, PortId};
 
 /// The kernel's maps, or something that behaves like them.
 pub trait Tables {
@@ -34,6 +37,9 @@ pub trait Tables {
     fn write_backend(&mut self, id: u32, backend: &Backend) -> Result<(), TableError>;
     /// Writes `ids` to the slots from `base` on.
     fn write_slots(&mut self, base: u32, ids: &[u32]) -> Result<(), TableError>;
+    /// Writes a set of networks under a number that is new, or was deleted.
+    fn write_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError>;
+    fn delete_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError>;
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError>;
 }
 
@@ -56,18 +62,16 @@ pub struct Reconciler {
     /// What the kernel holds.
     frontends: HashMap<FrontendKey, Frontend>,
     adoptable: Adoptable,
-    ids: Ids,
-    slots: Slots,
+    stock: Stock,
     next_service: u32,
-    /// Writes that failed and belong to no port any more.
+    /// Deletions that failed.
     undeleted: BTreeSet<FrontendKey>,
-    unretired: BTreeMap<u32, Backend>,
     /// Frontends that may show in the kernel what nobody wants any more.
     behind: BTreeSet<FrontendKey>,
     /// Ports that hold more than they want, because of such frontends.
     holding: BTreeSet<PortId>,
     /// The same of ports that are gone.
-    leftovers: Vec<(Backends, Slices)>,
+    leftovers: Vec<Owned>,
 }
 
 /// A port as it is in the kernel, or is to be.
@@ -75,11 +79,8 @@ pub struct Reconciler {
 struct Held {
     desired: Port,
     service: u32,
-    backends: Backends,
-    /// Runs of slots it owns, with the ids in them, sorted.
-    slices: Slices,
-    cluster: Slice,
-    local: Slice,
+    owned: Owned,
+    references: References,
     error: Option<TableError>,
 }
 
@@ -101,6 +102,7 @@ impl Reconciler {
         let mut slots = Slots::new(maps::SLOTS as u32);
         let mut ids = Ids::new(maps::BACKENDS as u32, snapshot.first_generation.max(1));
         let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots);
+        let stock = Stock::new(ids, slots, adoptable.next_sources());
         let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
             ports: BTreeMap::new(),
@@ -109,10 +111,8 @@ impl Reconciler {
             next_service: adoptable.next_service(),
             frontends: snapshot.frontends.into_iter().collect(),
             adoptable,
-            ids,
-            slots,
+            stock,
             undeleted: BTreeSet::new(),
-            unretired: BTreeMap::new(),
             behind,
             holding: BTreeSet::new(),
             leftovers: Vec::new(),
@@ -144,8 +144,7 @@ impl Reconciler {
                 None => {
                     self.inheritance.forget(&id);
                     let gone = self.ports.remove(&id);
-                    self.leftovers
-                        .extend(gone.map(|held| (held.backends, held.slices)));
+                    self.leftovers.extend(gone.map(|held| held.owned));
                 }
             }
         }
@@ -176,19 +175,21 @@ impl Reconciler {
         self.leftovers.extend(self.adoptable.take_services());
         self.release(now, tables);
         for (id, backend) in self.adoptable.take_spare() {
-            self.retire(id, backend, now, tables);
+            self.stock.retire(id, backend, now, tables);
+        }
+        for (set, networks) in self.adoptable.take_spare_sources() {
+            self.stock.rest(set, networks, now);
         }
     }
 
-    /// Tries again what failed. Does nothing when nothing has.
+    /// Tries again what failed, and takes back what has rested. To be called
+    /// now and then.
     pub fn retry(&mut self, now: Duration, tables: &mut impl Tables) {
         for key in std::mem::take(&mut self.undeleted) {
             self.delete_unclaimed(&BTreeSet::from([key]), tables);
         }
         self.release(now, tables);
-        for (id, backend) in std::mem::take(&mut self.unretired) {
-            self.retire(id, backend, now, tables);
-        }
+        self.stock.settle(now, tables);
         let failed = self.ports.values().filter(|held| held.error.is_some());
         let again: Vec<_> = failed
             .map(|held| {
@@ -207,7 +208,7 @@ impl Reconciler {
     #[must_use]
     pub fn failures(&self) -> usize {
         let ports = self.ports.values().filter(|held| held.error.is_some());
-        ports.count() + self.undeleted.len() + self.unretired.len()
+        ports.count() + self.undeleted.len() + self.stock.failures()
     }
 
     /// All ports, by name.
@@ -217,6 +218,7 @@ impl Reconciler {
             service: held.service,
             error: held.error.as_ref(),
             backend_ids: held
+                .owned
                 .backends
                 .iter()
                 .map(|(&endpoint, &(id, backend))| (endpoint, (id, backend.generation)))
@@ -283,9 +285,16 @@ impl Reconciler {
             }
         };
         held.desired = self.inheritance.extend(desired);
-        held.error = self.write_sets(&mut held, now, tables).err();
-        if let Some(error) = &held.error {
-            tracing::warn!(%error, port = ?id, "backends not written, will retry");
+        let (owned, port) = (&mut held.owned, &held.desired);
+        match self.stock.write(owned, port, held.service, now, tables) {
+            Ok(references) => {
+                held.references = references;
+                held.error = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, port = ?id, "backends not written, will retry");
+                held.error = Some(error);
+            }
         }
         self.ports.insert(id.clone(), held);
     }
@@ -297,100 +306,17 @@ impl Reconciler {
             .keys()
             .filter_map(|key| self.frontends.get(key))
             .find_map(|frontend| self.adoptable.claim(frontend.service));
-        let (service, backends, slices) = claimed.unwrap_or_else(|| {
+        let (service, owned) = claimed.unwrap_or_else(|| {
             self.next_service += 1;
-            (self.next_service - 1, BTreeMap::new(), BTreeMap::new())
+            (self.next_service - 1, Owned::default())
         });
         Held {
             desired: desired.clone(),
             service,
-            backends,
-            slices,
-            cluster: Slice::default(),
-            local: Slice::default(),
+            owned,
+            references: References::default(),
             error: None,
         }
-    }
-
-    fn write_sets(
-        &mut self,
-        held: &mut Held,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<(), TableError> {
-        let Port {
-            cluster,
-            local,
-            serving,
-            ..
-        } = &held.desired;
-        for member in cluster.iter().chain(local).chain(serving) {
-            let endpoint = (member.address, member.port);
-            let (id, generation) = match held.backends.get(&endpoint) {
-                Some(&(id, backend)) => (id, backend.generation),
-                None => self.ids.take(now).ok_or_else(|| TableError {
-                    map: "BACKENDS",
-                    reason: format!("all {} ids are in use", maps::BACKENDS),
-                })?,
-            };
-            let backend = record(member, generation, held.service);
-            if held.backends.get(&endpoint) == Some(&(id, backend)) {
-                continue;
-            }
-            if let Err(error) = tables.write_backend(id, &backend) {
-                if !held.backends.contains_key(&endpoint) {
-                    self.ids.free(id, generation, now);
-                }
-                return Err(error);
-            }
-            held.backends.insert(endpoint, (id, backend));
-        }
-        let ids = |set: &BTreeSet<compile::Backend>| -> Vec<u32> {
-            let mut ids: Vec<u32> = set
-                .iter()
-                .filter_map(|member| held.backends.get(&(member.address, member.port)))
-                .map(|&(id, _)| id)
-                .collect();
-            ids.sort_unstable();
-            ids
-        };
-        let (cluster, local) = (ids(cluster), ids(local));
-        held.cluster = self.write_slice(&mut held.slices, cluster, now, tables)?;
-        held.local = self.write_slice(&mut held.slices, local, now, tables)?;
-        Ok(())
-    }
-
-    /// A run of slots that holds `ids`: one there is, else a new one.
-    fn write_slice(
-        &mut self,
-        slices: &mut Slices,
-        ids: Vec<u32>,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<Slice, TableError> {
-        if ids.is_empty() {
-            return Ok(Slice::default());
-        }
-        if let Some((&slice, _)) = slices.iter().find(|(_, held)| **held == ids) {
-            return Ok(slice);
-        }
-        let slice = self
-            .slots
-            .take(ids.len() as u32, now)
-            .ok_or_else(|| TableError {
-                map: "SLOTS",
-                reason: format!(
-                    "no {} contiguous slots of {} are free",
-                    ids.len(),
-                    maps::SLOTS
-                ),
-            })?;
-        if let Err(error) = tables.write_slots(slice.base, &ids) {
-            self.slots.free(slice, now);
-            return Err(error);
-        }
-        slices.insert(slice, ids);
-        Ok(slice)
     }
 
     /// Points frontends to what their owners have prepared.
@@ -411,17 +337,8 @@ impl Reconciler {
                 self.behind.insert(*key);
                 continue;
             }
-            let slice = |set| match set {
-                Set::Cluster => held.cluster.pack(),
-                Set::Local => held.local.pack(),
-            };
-            let frontend = Frontend {
-                check: key.check(),
-                service: held.service,
-                inside: slice(desired.inside),
-                outside: slice(desired.outside),
-                reserved: 0,
-            };
+            let (references, service) = (&held.references, held.service);
+            let frontend = references.frontend(key.check(), service, &held.desired, desired);
             if self.frontends.get(key) == Some(&frontend) {
                 self.behind.remove(key);
                 continue;
@@ -443,96 +360,25 @@ impl Reconciler {
     /// Frees what ports hold and neither want nor the kernel shows.
     fn release(&mut self, now: Duration, tables: &mut impl Tables) {
         let behind = self.behind.iter();
-        let shown: BTreeSet<Slice> = behind
-            .filter_map(|key| self.frontends.get(key))
-            .flat_map(|frontend| [frontend.inside, frontend.outside].map(Slice::unpack))
-            .collect();
+        let shown = InUse::shown(behind.filter_map(|key| self.frontends.get(key)));
         for id in std::mem::take(&mut self.holding) {
-            let Some(mut held) = self.ports.remove(&id) else {
+            let Some(held) = self.ports.get_mut(&id) else {
                 continue;
             };
-            let wanted = [held.cluster, held.local];
-            let Port {
-                cluster,
-                local,
-                serving,
-                ..
-            } = &held.desired;
-            let members = cluster.iter().chain(local).chain(serving);
-            let members = members.map(|member| (member.address, member.port));
-            let (backends, slices) = (&mut held.backends, &mut held.slices);
-            let used = |slice: &Slice| wanted.contains(slice) || shown.contains(slice);
-            self.trim(backends, slices, used, &members.collect(), now, tables);
-            if held.slices.keys().any(|slice| !wanted.contains(slice)) {
-                self.holding.insert(id.clone());
-            }
-            self.ports.insert(id, held);
-        }
-        for (mut backends, mut slices) in std::mem::take(&mut self.leftovers) {
-            let (held, used) = (&mut backends, |slice: &Slice| shown.contains(slice));
-            self.trim(held, &mut slices, used, &BTreeSet::new(), now, tables);
-            if !slices.is_empty() {
-                self.leftovers.push((backends, slices));
+            let wanted = InUse::wanted(&held.desired, &held.references);
+            self.stock
+                .trim(&mut held.owned, &shown, &wanted, now, tables);
+            if !wanted.holds_all(&held.owned) {
+                self.holding.insert(id);
             }
         }
-    }
-
-    /// Frees slices that are not used, and backends that are neither in one
-    /// that is nor a member.
-    fn trim(
-        &mut self,
-        backends: &mut Backends,
-        slices: &mut Slices,
-        used: impl Fn(&Slice) -> bool,
-        members: &BTreeSet<(IpAddr, u16)>,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) {
-        let mut in_use = BTreeSet::new();
-        slices.retain(|slice, ids| {
-            if used(slice) {
-                in_use.extend(ids.iter().copied());
-                return true;
-            }
-            self.slots.free(*slice, now);
-            false
-        });
-        let retired = backends.extract_if(.., |endpoint, (id, _)| {
-            !members.contains(endpoint) && !in_use.contains(id)
-        });
-        for (_, (id, backend)) in retired.collect::<Vec<_>>() {
-            self.retire(id, backend, now, tables);
-        }
-    }
-
-    /// Ends a backend: connections that remember it see another generation.
-    fn retire(&mut self, id: u32, backend: Backend, now: Duration, tables: &mut impl Tables) {
-        let generation = backend.generation.wrapping_add(1).max(1);
-        // The rest stays: a program may be reading it.
-        let dead = Backend {
-            flags: 0,
-            generation,
-            ..backend
-        };
-        match tables.write_backend(id, &dead) {
-            Ok(()) => self.ids.free(id, generation, now),
-            Err(error) => {
-                tracing::warn!(%error, id, "backend not retired, will retry");
-                self.unretired.insert(id, backend);
+        for mut owned in std::mem::take(&mut self.leftovers) {
+            let nothing = InUse::default();
+            self.stock.trim(&mut owned, &shown, &nothing, now, tables);
+            if !owned.is_empty() {
+                self.leftovers.push(owned);
             }
         }
-    }
-}
-
-fn record(member: &compile::Backend, generation: u32, service: u32) -> Backend {
-    let local = if member.local { Backend::LOCAL } else { 0 };
-    Backend {
-        address: member.address.into(),
-        port: member.port.to_be(),
-        flags: Backend::ALIVE | local,
-        generation,
-        service,
-        ..Backend::default()
     }
 }
 

@@ -8,9 +8,9 @@ use std::{
 
 use lb_common::Slice;
 
-/// How long a freed run of slots stays as it is: far longer than any program
+/// How long a freed run of slots, or set of sources, stays as it is: far longer than any program
 /// that read a frontend before the swap may still run.
-const SLOT_GRACE: Duration = Duration::from_secs(5);
+pub(super) const SLOT_GRACE: Duration = Duration::from_secs(5);
 /// How long a freed id rests. Its generation tells old connections apart
 /// anyway; the rest keeps generations from wrapping in a churning cluster.
 const ID_GRACE: Duration = Duration::from_secs(60);

@@ -103,8 +103,8 @@ fn writes_come_in_a_fixed_order() {
             vec![port("a", &[1], &[1], &[]), port("b", &[2], &[2], &[])],
             vec![port("a", &[3], &[1], &[]), port("b", &[1, 2], &[2], &[])],
             &[
-                "frontend 10.96.0.1:80 1+1 0+0",
-                "frontend 10.96.0.3:80 0+1 0+0",
+                "frontend 10.96.0.1:80 1+1 1+0",
+                "frontend 10.96.0.3:80 0+1 1+0",
             ],
         ),
         (
@@ -114,7 +114,7 @@ fn writes_come_in_a_fixed_order() {
             &[
                 "backend 1.1 10.0.0.2:8080",
                 "slots 1: 1",
-                "frontend 10.96.0.1:80 1+1 0+0",
+                "frontend 10.96.0.1:80 1+1 1+0",
             ],
         ),
     ];
@@ -134,7 +134,7 @@ fn an_endpoint_that_drains_keeps_its_id() {
     draining.serving = serving;
     scene.memory.writes.clear();
     scene.become_(world([draining]));
-    let swapped = ["slots 2: 0", "frontend 10.96.0.1:80 2+1 0+0"];
+    let swapped = ["slots 2: 0", "frontend 10.96.0.1:80 2+1 1+0"];
     assert_eq!(scene.memory.writes, swapped);
     scene.become_(world([port("a", &[1], &[1, 2], &[])]));
     assert!(

@@ -22,18 +22,13 @@ const VIP: Pair = inner(96, 10);
 const XDP: Place = at(Hook::Xdp, "up0");
 const IN: Place = at(Hook::TcIngress, "up0");
 const OUT: Place = at(Hook::TcEgress, "up0");
-const FROM_POD: Place = at(Hook::TcIngress, "pod0");
 
 #[test]
 fn what_cannot_be_sent_is_dropped_or_deferred() {
-    use Verdict::{Deferred, HopLimit, NoBackend, NoRoute};
+    use Verdict::{Deferred, HopLimit, NoRoute};
 
     type Row = (Place, Pair, &'static [Pair], u8, Verdict, i32);
-    let table: [Row; 10] = [
-        (XDP, CLIENT, &[], 64, NoBackend, XDP_DROP),
-        (IN, CLIENT, &[], 64, NoBackend, TC_DROP),
-        (FROM_POD, POD, &[], 64, NoBackend, TC_DROP),
-        (OUT, NODE, &[], 64, NoBackend, TC_DROP),
+    let table: [Row; 6] = [
         (XDP, CLIENT, &[FORBIDDEN], 64, NoRoute, XDP_DROP),
         (IN, CLIENT, &[FORBIDDEN], 64, NoRoute, TC_DROP),
         (OUT, NODE, &[FORBIDDEN], 64, NoRoute, TC_DROP),

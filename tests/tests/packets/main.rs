@@ -8,6 +8,7 @@ mod connections;
 mod drops;
 mod frame;
 mod paths;
+mod refusals;
 mod rig;
 mod shapes;
 mod untouched;

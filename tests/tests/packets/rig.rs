@@ -120,6 +120,8 @@ impl Rig {
             kind: FrontendKind::ClusterIp,
             inside: Set::Cluster,
             outside: Set::Cluster,
+            restricted: false,
+            masquerade: false,
         };
         let port = Port {
             id: PortId {
@@ -135,6 +137,8 @@ impl Rig {
             cluster: backends.clone(),
             local: BTreeSet::new(),
             serving: backends,
+            affinity_seconds: 0,
+            sources: BTreeSet::new(),
         };
         let changes = vec![(port.id.clone(), Some(port))];
         self.reconciler

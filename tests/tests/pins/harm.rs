@@ -23,7 +23,7 @@ fn stray(kernel: &mut Kernel, key: FrontendKey, service: u32, inside: Slice) {
         service,
         inside: inside.pack(),
         outside: inside.pack(),
-        reserved: 0,
+        ..Frontend::default()
     };
     kernel.frontends.insert(stray, frontend, 0).unwrap();
 }

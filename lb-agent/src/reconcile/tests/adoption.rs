@@ -1,7 +1,8 @@
 //! A new agent on maps that an earlier one left, or something else did.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
 use proptest::prelude::*;
 
@@ -70,7 +71,7 @@ fn only_what_changed_meanwhile_is_written() {
             &[
                 "backend 10.1 10.0.0.7:8080",
                 "slots 11: 10",
-                "frontend 10.96.0.9:80 11+1 0+0",
+                "frontend 10.96.0.9:80 11+1 1+0",
             ],
         ),
         (
@@ -180,14 +181,18 @@ fn slice() -> impl Strategy<Value = u64> {
 
 fn frontend() -> impl Strategy<Value = (FrontendKey, Frontend)> {
     let service = prop_oneof![0..5_u32, number()];
-    (1..10_u8, service, slice(), slice(), any::<bool>()).prop_map(
-        |(at, service, inside, outside, checked)| {
+    let numbers = (0..3_u32, prop_oneof![Just(0), 15..20_u32, number()]);
+    (1..10_u8, service, slice(), slice(), any::<bool>(), numbers).prop_map(
+        |(at, service, inside, outside, checked, (affinity_seconds, sources))| {
             let check = if checked { key(at).check() } else { at.into() };
             let frontend = Frontend {
                 check,
                 service,
                 inside,
                 outside,
+                affinity_seconds,
+                sources,
+                flags: 0,
                 reserved: 0,
             };
             (key(at), frontend)
@@ -221,7 +226,11 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     );
     let backends = prop::collection::btree_map(id.clone(), record(), 0..10);
     let slots = prop::collection::vec(prop::collection::vec(number(), 0..6), 8);
-    (frontends, backends, slots).prop_map(|(frontends, backends, slots)| {
+    let networks = (1..4_u8).prop_map(|n| IpNet::from(IpAddr::from([198, 51, 100, n])));
+    let networks = prop::collection::btree_set(networks, 1..3);
+    let sources = prop::collection::btree_map(16..20_u32, networks, 0..3);
+    let maps = (frontends, backends, slots, sources);
+    maps.prop_map(|(frontends, backends, slots, sources)| {
         let slices = frontends.values().flat_map(|f| [f.inside, f.outside]);
         Snapshot {
             slots: slices
@@ -230,6 +239,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
                 .collect::<HashMap<_, _>>(),
             frontends: frontends.into_iter().collect(),
             backends: backends.into_iter().collect(),
+            sources,
             first_generation: 0,
         }
     })

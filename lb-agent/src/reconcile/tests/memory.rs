@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use lb_common::{Backend, Frontend, FrontendKey, Slice};
 
 use super::super::{Snapshot, TableError, Tables};
@@ -13,16 +14,25 @@ use super::super::{Snapshot, TableError, Tables};
 /// How long a slot that was shown must not be written.
 const GRACE: Duration = Duration::from_secs(5);
 
-pub(super) type Members = BTreeSet<(IpAddr, u16)>;
-/// What a frontend leads to: from inside, from outside.
-pub(super) type Sets = (Members, Members);
-pub(super) type Shown = BTreeMap<FrontendKey, Sets>;
+/// Who a client may be led to, or why to nobody.
+pub(super) type Members = Result<BTreeSet<(IpAddr, u16)>, Slice>;
+/// What a frontend does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) inside: Members,
+    pub(super) outside: Members,
+    pub(super) sources: BTreeSet<IpNet>,
+    pub(super) affinity_seconds: u32,
+    pub(super) masquerade: bool,
+}
+pub(super) type Shown = BTreeMap<FrontendKey, Offer>;
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
     pub(super) slots: BTreeMap<u32, u32>,
     pub(super) backends: BTreeMap<u32, Backend>,
+    pub(super) sources: BTreeMap<u32, BTreeSet<IpNet>>,
     /// Every accepted write, as a line of text.
     pub(super) writes: Vec<String>,
     /// Attempts from now on that are refused, by their number.
@@ -36,6 +46,7 @@ pub(super) struct Memory {
     /// set, or with this.
     pub(super) rules: Option<(Shown, Shown)>,
     last_shown: HashMap<u32, Duration>,
+    sources_last_shown: HashMap<u32, Duration>,
     /// Who an id and generation stood for.
     identities: HashMap<(u32, u32), (IpAddr, u16, u32)>,
 }
@@ -45,6 +56,7 @@ impl Memory {
         let mut memory = Self {
             frontends: snapshot.frontends.iter().copied().collect(),
             backends: snapshot.backends.iter().copied().collect(),
+            sources: snapshot.sources.clone(),
             ..Self::default()
         };
         for (slice, ids) in &snapshot.slots {
@@ -59,6 +71,7 @@ impl Memory {
             frontends: self.frontends.iter().map(|(k, v)| (*k, *v)).collect(),
             backends: self.backends.iter().map(|(k, v)| (*k, *v)).collect(),
             slots: HashMap::new(),
+            sources: self.sources.clone(),
             first_generation: 0,
         };
         for slice in self.frontends.values().flat_map(slices) {
@@ -80,14 +93,34 @@ impl Memory {
             .map(|(key, frontend)| {
                 assert_eq!(frontend.check, key.check(), "{key:?}");
                 let [inside, outside] = slices(frontend).map(|slice| self.members(slice));
-                (*key, (inside, outside))
+                let offer = Offer {
+                    inside,
+                    outside,
+                    sources: self.networks(frontend.sources),
+                    affinity_seconds: frontend.affinity_seconds,
+                    masquerade: frontend.flags & Frontend::MASQUERADE != 0,
+                };
+                (*key, offer)
             })
             .collect()
     }
 
+    fn networks(&self, set: u32) -> BTreeSet<IpNet> {
+        if set == 0 {
+            return BTreeSet::new();
+        }
+        let networks = self.sources.get(&set);
+        networks
+            .unwrap_or_else(|| panic!("set {set} is shown and not written: {:#?}", self.writes))
+            .clone()
+    }
+
     fn members(&self, slice: Slice) -> Members {
+        if slice.count == 0 {
+            return Err(slice);
+        }
         let slots = slice.base..slice.base + slice.count;
-        let members: Members = slots
+        let members: BTreeSet<(IpAddr, u16)> = slots
             .map(|slot| {
                 let Some(id) = self.slots.get(&slot) else {
                     panic!("slot {slot} is shown and not written: {:#?}", self.writes);
@@ -102,7 +135,7 @@ impl Memory {
             })
             .collect();
         assert_eq!(members.len(), slice.count as usize, "a backend twice");
-        members
+        Ok(members)
     }
 
     fn attempt(&mut self, map: &'static str, line: String) -> Result<(), TableError> {
@@ -131,6 +164,7 @@ impl Memory {
                 self.last_shown.insert(slot, self.now);
             }
         }
+        self.sources_last_shown.insert(frontend.sources, self.now);
     }
 
     fn check_rules(&self) {
@@ -228,6 +262,37 @@ impl Tables for Memory {
                 }
             }
             self.slots.insert(slot, *id);
+        }
+        self.check_rules();
+        Ok(())
+    }
+
+    fn write_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
+        let list: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        self.attempt("NETWORKS", format!("sources {set}: {}", list.join(" ")))?;
+        if self.rules.is_some() {
+            let shown = self.frontends.values().any(|f| f.sources == set);
+            assert!(
+                !shown && !self.sources.contains_key(&set),
+                "set {set} in use"
+            );
+        }
+        self.sources.insert(set, networks.clone());
+        self.check_rules();
+        Ok(())
+    }
+
+    fn delete_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
+        self.attempt("NETWORKS", format!("delete-sources {set}"))?;
+        if let Some(held) = self.sources.remove(&set) {
+            assert_eq!(held, *networks, "set {set}");
+        }
+        if self.rules.is_some() {
+            let shown = self.frontends.values().any(|f| f.sources == set);
+            assert!(!shown, "set {set} is shown: {:#?}", self.writes);
+            if let Some(&last) = self.sources_last_shown.get(&set) {
+                assert!(self.now - last >= GRACE, "set {set}: {:#?}", self.writes);
+            }
         }
         self.check_rules();
         Ok(())

@@ -1,7 +1,8 @@
 //! Any state to any other, with refusals, pauses and restarts on the way.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::{
@@ -12,14 +13,21 @@ use super::{
 use crate::compile::{Backend, Frontend, FrontendKind, Port, Set};
 
 fn set() -> impl Strategy<Value = Set> {
-    prop_oneof![Just(Set::Cluster), Just(Set::Local)]
+    prop_oneof![
+        4 => Just(Set::Cluster),
+        4 => Just(Set::Local),
+        1 => Just(Set::Nobody)
+    ]
 }
 
 fn frontend() -> impl Strategy<Value = Frontend> {
-    (set(), set()).prop_map(|(inside, outside)| Frontend {
+    let flags = (any::<bool>(), any::<bool>());
+    (set(), set(), flags).prop_map(|(inside, outside, (restricted, masquerade))| Frontend {
         kind: FrontendKind::ClusterIp,
         inside,
         outside,
+        restricted,
+        masquerade,
     })
 }
 
@@ -28,8 +36,11 @@ fn frontend() -> impl Strategy<Value = Frontend> {
 fn any_port(name: &'static str) -> impl Strategy<Value = Option<Port>> {
     let frontends = prop::collection::btree_map((1..7_u8).prop_map(key), frontend(), 0..4);
     let subset = || prop::collection::btree_set(1..7_u8, 0..6);
-    let port = (frontends, subset(), subset(), subset(), subset());
-    let port = port.prop_map(move |(frontends, locals, cluster, local, serving)| {
+    let sets = (subset(), subset(), subset(), subset());
+    let sources = prop::collection::btree_set(1..4_u8, 0..3);
+    let port = (frontends, sets, sources, 0..3_u32);
+    let port = port.prop_map(move |(frontends, sets, sources, affinity_seconds)| {
+        let (locals, cluster, local, serving) = sets;
         let members = |numbers: BTreeSet<u8>| -> BTreeSet<Backend> {
             let member = |n: u8| super::world::backend(n, locals.contains(&n));
             numbers.into_iter().map(member).collect()
@@ -40,6 +51,11 @@ fn any_port(name: &'static str) -> impl Strategy<Value = Option<Port>> {
             cluster: members(cluster),
             local: members(local.intersection(&locals).copied().collect()),
             serving: members(serving),
+            affinity_seconds,
+            sources: sources
+                .into_iter()
+                .map(|n| IpNet::from(IpAddr::from([198, 51, 100, n])))
+                .collect(),
         }
     });
     prop::option::weighted(0.8, port)
@@ -125,6 +141,10 @@ proptest! {
         memory.stuck.clear();
         settle(&mut reconciler, &mut memory);
         prop_assert_eq!(memory.shown(), wanted(&world));
+        check(&reconciler, &memory, &world);
+        memory.now += Duration::from_secs(10);
+        reconciler.retry(memory.now, &mut memory);
+        prop_assert_eq!(reconciler.stock.resting(), 0);
         check(&reconciler, &memory, &world);
     }
 }

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use lb_common::FrontendKey;
+use lb_common::{FrontendKey, Slice};
 
 use super::{
     super::Reconciler,
-    memory::{Members, Memory, Shown},
+    memory::{Members, Memory, Offer, Shown},
 };
 use crate::{
     compile::{Backend, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
@@ -48,6 +48,8 @@ pub(super) fn port(name: &str, frontends: &[u8], cluster: &[u8], local: &[u8]) -
         kind: FrontendKind::NodePort,
         inside: Set::Cluster,
         outside: Set::Local,
+        restricted: false,
+        masquerade: false,
     };
     let members = |numbers: &[u8]| -> BTreeSet<Backend> {
         let is_local = |number| local.contains(number);
@@ -59,6 +61,8 @@ pub(super) fn port(name: &str, frontends: &[u8], cluster: &[u8], local: &[u8]) -
         cluster: members(cluster),
         local: members(local),
         serving: members(&[cluster, local].concat()),
+        affinity_seconds: 0,
+        sources: BTreeSet::new(),
     }
 }
 
@@ -72,18 +76,31 @@ pub(super) fn world(ports: impl IntoIterator<Item = Port>) -> World {
 /// Where each frontend is to lead to: what its first claimant by name wants.
 pub(super) fn wanted(world: &World) -> Shown {
     let mut shown = Shown::new();
-    let members = |set: &BTreeSet<Backend>| -> Members {
-        set.iter()
-            .map(|member| (member.address, member.port))
-            .collect()
+    let members = |set: &BTreeSet<Backend>, or: Slice| -> Members {
+        if set.is_empty() {
+            return Err(or);
+        }
+        Ok(set.iter().map(|m| (m.address, m.port)).collect())
     };
     for port in world.values() {
         for (key, frontend) in &port.frontends {
             let [inside, outside] = [frontend.inside, frontend.outside].map(|set| match set {
-                Set::Cluster => members(&port.cluster),
-                Set::Local => members(&port.local),
+                Set::Cluster => members(&port.cluster, Slice::REJECT),
+                Set::Local if port.cluster.is_empty() => Err(Slice::REJECT),
+                Set::Local => members(&port.local, Slice::DROP),
+                Set::Nobody => Err(Slice::REJECT),
             });
-            shown.entry(*key).or_insert((inside, outside));
+            let sources = match frontend.restricted {
+                true => port.sources.clone(),
+                false => BTreeSet::new(),
+            };
+            shown.entry(*key).or_insert(Offer {
+                inside,
+                outside,
+                sources,
+                affinity_seconds: port.affinity_seconds,
+                masquerade: frontend.masquerade,
+            });
         }
     }
     shown
@@ -121,6 +138,7 @@ pub(super) fn settle(reconciler: &mut Reconciler, memory: &mut Memory) {
 pub(super) fn check(reconciler: &Reconciler, memory: &Memory, world: &World) {
     assert_eq!(reconciler.failures(), 0);
     assert_eq!(memory.shown(), wanted(world));
+    check_sources(reconciler, memory);
     let alive = lb_common::Backend::ALIVE;
     let mut records: Vec<_> = memory
         .backends
@@ -153,4 +171,13 @@ pub(super) fn check(reconciler: &Reconciler, memory: &Memory, world: &World) {
     records.sort_unstable();
     expected.sort_unstable();
     assert_eq!(records, expected, "{:#?}", memory.writes);
+}
+
+/// No set of sources is there that no port wants, but for those that rest.
+fn check_sources(reconciler: &Reconciler, memory: &Memory) {
+    let ports = reconciler.ports().filter(|p| !p.port.sources.is_empty());
+    let (wanted, resting) = (ports.count(), reconciler.stock.resting());
+    let held = memory.sources.len();
+    assert!(held >= wanted, "{:#?}", memory.writes);
+    assert!(held <= wanted + resting, "{:#?}", memory.writes);
 }

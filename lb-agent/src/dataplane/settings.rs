@@ -1,0 +1,159 @@
+//! Sets of networks, and what goes for all Services.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use aya::maps::{MapError, lpm_trie::Key};
+use ipnet::IpNet;
+use lb_common::{Address, NetworkKey, PodDetection, Settings};
+
+use super::{Dataplane, DataplaneError};
+use crate::{model::Family, node};
+
+/// What a new map begins with: no address may be a clusterIP.
+pub(super) fn initial() -> Settings {
+    let (cover, mask) = NOTHING;
+    Settings {
+        covers: [address(cover); 2],
+        masks: [address(mask); 2],
+        ..Settings::default()
+    }
+}
+
+impl Dataplane {
+    /// Tells the programs what goes for all Services.
+    pub fn configure(&mut self, settings: &node::Settings) -> Result<(), DataplaneError> {
+        let failed = |source| DataplaneError::Map {
+            map: "SETTINGS",
+            source,
+        };
+        let networks = |source| DataplaneError::Map {
+            map: "NETWORKS",
+            source,
+        };
+        for network in &settings.service_networks {
+            self.cover(network).map_err(failed)?;
+        }
+        self.replace_networks(NetworkKey::PODS, &settings.pod_networks)
+            .and_then(|()| self.replace_networks(NetworkKey::SERVICES, &settings.service_networks))
+            .map_err(networks)?;
+
+        let mut record = self.settings.get(&0, 0).map_err(failed)?;
+        let detection = match settings.pods_by_interface {
+            true => PodDetection::Interface,
+            false if settings.pod_networks.is_empty() => PodDetection::None,
+            false => PodDetection::Network,
+        };
+        record.pods = detection as u32;
+        self.settings.set(0, record, 0).map_err(failed)
+    }
+
+    /// Widens the cover of addresses that may be a clusterIP. It never gets
+    /// narrower: that would cost a look at all of them, and saves nothing but
+    /// a lookup for packets to nowhere.
+    pub(super) fn cover(&mut self, network: &IpNet) -> Result<(), MapError> {
+        let mut record = self.settings.get(&0, 0)?;
+        let index = match Family::of(network.addr()) {
+            Family::V4 => 0,
+            Family::V6 => 1,
+        };
+        let (cover, mask) = (&mut record.covers[index], &mut record.masks[index]);
+        let old = Some((bits(*cover), bits(*mask))).filter(|old| *old != NOTHING);
+        let (base, prefix) = (bits(network.network().into()), mask_of(network));
+        let common = match old {
+            Some((held, held_mask)) => {
+                let same = u128::MAX
+                    .checked_shl(128 - (held ^ base).leading_zeros())
+                    .unwrap_or(0);
+                held_mask & prefix & same
+            }
+            None => prefix,
+        };
+        if old == Some((base & common, common)) {
+            return Ok(());
+        }
+        (*cover, *mask) = (address(base & common), address(common));
+        self.settings.set(0, record, 0)
+    }
+
+    pub(super) fn enter_network(&mut self, set: u32, network: &IpNet) -> Result<(), MapError> {
+        self.networks.insert(&key(set, network), 1, 0)
+    }
+
+    /// Already gone is as good.
+    pub(super) fn remove_network(&mut self, set: u32, network: &IpNet) -> Result<(), MapError> {
+        match self.networks.remove(&key(set, network)) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Every network with the number of its set.
+    pub(super) fn networks(&self) -> Result<Vec<(u32, IpNet)>, MapError> {
+        let mut networks = Vec::new();
+        for key in self.networks.keys() {
+            let key = key?;
+            let NetworkKey { set, address } = key.data();
+            // What is shorter than a set's number is none of ours.
+            let length = key.prefix_len().checked_sub(32);
+            if let Some(network) = length.and_then(|length| network(address.into(), length)) {
+                networks.push((set, network));
+            }
+        }
+        Ok(networks)
+    }
+
+    fn replace_networks(&mut self, set: u32, wanted: &BTreeSet<IpNet>) -> Result<(), MapError> {
+        let held = self.networks()?.into_iter();
+        let held: BTreeSet<IpNet> = held
+            .filter(|held| held.0 == set)
+            .map(|held| held.1)
+            .collect();
+        for network in wanted.difference(&held) {
+            self.enter_network(set, network)?;
+        }
+        for network in held.difference(wanted) {
+            self.remove_network(set, network)?;
+        }
+        Ok(())
+    }
+}
+
+/// Cover and mask of the unspecified address, to which no packet goes.
+const NOTHING: (u128, u128) = (0, u128::MAX);
+/// Bits of an IPv4-mapped address before the IPv4 part.
+const MAPPED: u32 = 96;
+
+fn key(set: u32, network: &IpNet) -> Key<NetworkKey> {
+    let before = match Family::of(network.addr()) {
+        Family::V4 => MAPPED,
+        Family::V6 => 0,
+    };
+    let data = NetworkKey {
+        set,
+        address: network.network().into(),
+    };
+    Key::new(32 + before + u32::from(network.prefix_len()), data)
+}
+
+fn network(address: IpAddr, length: u32) -> Option<IpNet> {
+    let length = match Family::of(address) {
+        Family::V4 => length.checked_sub(MAPPED)?,
+        Family::V6 => length,
+    };
+    IpNet::new(address, u8::try_from(length).ok()?).ok()
+}
+
+fn mask_of(network: &IpNet) -> u128 {
+    let length = key(0, network).prefix_len() - 32;
+    u128::MAX.checked_shl(128 - length).unwrap_or(0)
+}
+
+fn bits(address: Address) -> u128 {
+    u128::from_be_bytes(bytemuck::cast(address.words))
+}
+
+fn address(bits: u128) -> Address {
+    Address {
+        words: bytemuck::cast(bits.to_be_bytes()),
+    }
+}

@@ -1,0 +1,358 @@
+//! What frontends refer to: backends, runs of slots, sets of sources. Written
+//! before a frontend shows them, freed after none does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use lb_common::{Backend, Frontend, NetworkKey, Slice, maps};
+
+use super::{
+    TableError, Tables,
+    adopt::NOBODY,
+    pool::{Ids, SLOT_GRACE, Slots},
+};
+use crate::compile::{self, Port, Set};
+
+/// Ids and records by endpoint.
+pub(super) type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
+/// Runs of slots, with the ids in them, sorted.
+pub(super) type Slices = BTreeMap<Slice, Vec<u32>>;
+/// Networks by the number of their set.
+pub(super) type Sources = BTreeMap<u32, BTreeSet<IpNet>>;
+
+/// What a port has in the maps, besides its frontends.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    pub(super) backends: Backends,
+    pub(super) slices: Slices,
+    pub(super) sources: Sources,
+}
+
+impl Owned {
+    /// Nothing that a frontend may still show; backends wait for slices only.
+    pub(super) fn is_empty(&self) -> bool {
+        self.slices.is_empty() && self.sources.is_empty()
+    }
+}
+
+/// What a port's frontends are to refer to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct References {
+    cluster: Slice,
+    local: Slice,
+    sources: u32,
+}
+
+impl References {
+    /// A frontend's record as it is to be in the kernel, of service `service`.
+    pub(super) fn frontend(
+        &self,
+        check: u32,
+        service: u32,
+        port: &Port,
+        desired: &compile::Frontend,
+    ) -> Frontend {
+        let slice = |set| match set {
+            Set::Nobody => Slice::REJECT,
+            _ if self.cluster.count == 0 => Slice::REJECT,
+            Set::Cluster => self.cluster,
+            Set::Local if self.local.count == 0 => Slice::DROP,
+            Set::Local => self.local,
+        };
+        let shared = desired.kind == compile::FrontendKind::AnyPort;
+        Frontend {
+            check,
+            service: if shared { NOBODY } else { service },
+            inside: slice(desired.inside).pack(),
+            outside: slice(desired.outside).pack(),
+            affinity_seconds: if shared { 0 } else { port.affinity_seconds },
+            sources: if desired.restricted { self.sources } else { 0 },
+            flags: if desired.masquerade {
+                Frontend::MASQUERADE
+            } else {
+                0
+            },
+            reserved: 0,
+        }
+    }
+}
+
+/// What may not be freed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InUse {
+    slices: BTreeSet<Slice>,
+    sources: BTreeSet<u32>,
+    members: BTreeSet<(IpAddr, u16)>,
+}
+
+impl InUse {
+    /// What frontends show in the kernel.
+    pub(super) fn shown<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> Self {
+        let mut this = Self::default();
+        for frontend in frontends {
+            let slices = [frontend.inside, frontend.outside].map(Slice::unpack);
+            this.slices.extend(slices);
+            this.sources.insert(frontend.sources);
+        }
+        this
+    }
+
+    /// What a port is to show.
+    pub(super) fn wanted(port: &Port, references: &References) -> Self {
+        let members = members(port).map(|member| (member.address, member.port));
+        Self {
+            slices: [references.cluster, references.local].into(),
+            sources: [references.sources].into(),
+            members: members.collect(),
+        }
+    }
+
+    /// Whether nothing else is owned that a frontend may show.
+    pub(super) fn holds_all(&self, owned: &Owned) -> bool {
+        owned.slices.keys().all(|slice| self.slices.contains(slice))
+            && owned.sources.keys().all(|set| self.sources.contains(set))
+    }
+}
+
+/// Numbers to give, and what is still to be taken back.
+#[derive(Debug)]
+pub(super) struct Stock {
+    pub(super) ids: Ids,
+    pub(super) slots: Slots,
+    next_sources: u32,
+    unretired: BTreeMap<u32, Backend>,
+    /// Sets that no frontend shows, until no program may still look at them.
+    resting: VecDeque<(Duration, u32, BTreeSet<IpNet>)>,
+}
+
+impl Stock {
+    pub(super) fn new(ids: Ids, slots: Slots, next_sources: u32) -> Self {
+        Self {
+            ids,
+            slots,
+            next_sources: next_sources.max(NetworkKey::FIRST_SOURCES),
+            unretired: BTreeMap::new(),
+            resting: VecDeque::new(),
+        }
+    }
+
+    /// Writes what a port's frontends are to refer to.
+    pub(super) fn write(
+        &mut self,
+        owned: &mut Owned,
+        port: &Port,
+        service: u32,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<References, TableError> {
+        for member in members(port) {
+            self.write_backend(&mut owned.backends, member, service, now, tables)?;
+        }
+        let ids = |set: &BTreeSet<compile::Backend>| -> Vec<u32> {
+            let mut ids: Vec<u32> = set
+                .iter()
+                .filter_map(|member| owned.backends.get(&(member.address, member.port)))
+                .map(|&(id, _)| id)
+                .collect();
+            ids.sort_unstable();
+            ids
+        };
+        let (cluster, local) = (ids(&port.cluster), ids(&port.local));
+        Ok(References {
+            cluster: self.write_slice(&mut owned.slices, cluster, now, tables)?,
+            local: self.write_slice(&mut owned.slices, local, now, tables)?,
+            sources: self.write_sources(&mut owned.sources, &port.sources, now, tables)?,
+        })
+    }
+
+    /// Frees what is neither shown nor wanted.
+    pub(super) fn trim(
+        &mut self,
+        owned: &mut Owned,
+        shown: &InUse,
+        wanted: &InUse,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) {
+        let mut in_use = BTreeSet::new();
+        owned.slices.retain(|slice, ids| {
+            if shown.slices.contains(slice) || wanted.slices.contains(slice) {
+                in_use.extend(ids.iter().copied());
+                return true;
+            }
+            self.slots.free(*slice, now);
+            false
+        });
+        let unused =
+            |set: &u32, _: &mut _| !shown.sources.contains(set) && !wanted.sources.contains(set);
+        for (set, networks) in owned.sources.extract_if(.., unused) {
+            self.resting.push_back((now + SLOT_GRACE, set, networks));
+        }
+        let retired = owned.backends.extract_if(.., |endpoint, (id, _)| {
+            !wanted.members.contains(endpoint) && !in_use.contains(id)
+        });
+        for (_, (id, backend)) in retired.collect::<Vec<_>>() {
+            self.retire(id, backend, now, tables);
+        }
+    }
+
+    /// Ends a backend: connections that remember it see another generation.
+    pub(super) fn retire(
+        &mut self,
+        id: u32,
+        backend: Backend,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) {
+        let generation = backend.generation.wrapping_add(1).max(1);
+        // The rest stays: a program may be reading it.
+        let dead = Backend {
+            flags: 0,
+            generation,
+            ..backend
+        };
+        match tables.write_backend(id, &dead) {
+            Ok(()) => self.ids.free(id, generation, now),
+            Err(error) => {
+                tracing::warn!(%error, id, "backend not retired, will retry");
+                self.unretired.insert(id, backend);
+            }
+        }
+    }
+
+    /// Deletes a set of sources as soon as no program can be looking at it.
+    pub(super) fn rest(&mut self, set: u32, networks: BTreeSet<IpNet>, now: Duration) {
+        self.resting.push_back((now + SLOT_GRACE, set, networks));
+    }
+
+    /// Takes back what has rested, and tries again what failed.
+    pub(super) fn settle(&mut self, now: Duration, tables: &mut impl Tables) {
+        for (id, backend) in std::mem::take(&mut self.unretired) {
+            self.retire(id, backend, now, tables);
+        }
+        while let Some((_, set, networks)) = self.resting.pop_front_if(|&mut (at, ..)| at <= now) {
+            if let Err(error) = tables.delete_sources(set, &networks) {
+                tracing::warn!(%error, set, "sources not deleted, will retry");
+                self.rest(set, networks, now);
+            }
+        }
+    }
+
+    pub(super) fn failures(&self) -> usize {
+        self.unretired.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    fn write_backend(
+        &mut self,
+        backends: &mut Backends,
+        member: &compile::Backend,
+        service: u32,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<(), TableError> {
+        let endpoint = (member.address, member.port);
+        let (id, generation) = match backends.get(&endpoint) {
+            Some(&(id, backend)) => (id, backend.generation),
+            None => self.ids.take(now).ok_or_else(|| TableError {
+                map: "BACKENDS",
+                reason: format!("all {} ids are in use", maps::BACKENDS),
+            })?,
+        };
+        let backend = record(member, generation, service);
+        if backends.get(&endpoint) == Some(&(id, backend)) {
+            return Ok(());
+        }
+        if let Err(error) = tables.write_backend(id, &backend) {
+            if !backends.contains_key(&endpoint) {
+                self.ids.free(id, generation, now);
+            }
+            return Err(error);
+        }
+        backends.insert(endpoint, (id, backend));
+        Ok(())
+    }
+
+    /// A run of slots that holds `ids`: one there is, else a new one.
+    fn write_slice(
+        &mut self,
+        slices: &mut Slices,
+        ids: Vec<u32>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<Slice, TableError> {
+        if ids.is_empty() {
+            return Ok(Slice::default());
+        }
+        if let Some((&slice, _)) = slices.iter().find(|(_, held)| **held == ids) {
+            return Ok(slice);
+        }
+        let slice = self
+            .slots
+            .take(ids.len() as u32, now)
+            .ok_or_else(|| TableError {
+                map: "SLOTS",
+                reason: format!(
+                    "no {} contiguous slots of {} are free",
+                    ids.len(),
+                    maps::SLOTS
+                ),
+            })?;
+        if let Err(error) = tables.write_slots(slice.base, &ids) {
+            self.slots.free(slice, now);
+            return Err(error);
+        }
+        slices.insert(slice, ids);
+        Ok(slice)
+    }
+
+    /// The number of a set that holds `networks`: one there is, else a new
+    /// one; 0 for no restriction.
+    fn write_sources(
+        &mut self,
+        sources: &mut Sources,
+        networks: &BTreeSet<IpNet>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<u32, TableError> {
+        if networks.is_empty() {
+            return Ok(0);
+        }
+        if let Some((&set, _)) = sources.iter().find(|(_, held)| *held == networks) {
+            return Ok(set);
+        }
+        let set = self.next_sources;
+        self.next_sources += 1;
+        if let Err(error) = tables.write_sources(set, networks) {
+            self.rest(set, networks.clone(), now);
+            return Err(error);
+        }
+        sources.insert(set, networks.clone());
+        Ok(set)
+    }
+}
+
+/// Every endpoint that a port has a backend for; some come several times.
+fn members(port: &Port) -> impl Iterator<Item = &compile::Backend> {
+    port.cluster.iter().chain(&port.local).chain(&port.serving)
+}
+
+fn record(member: &compile::Backend, generation: u32, service: u32) -> Backend {
+    let local = if member.local { Backend::LOCAL } else { 0 };
+    Backend {
+        address: member.address.into(),
+        port: member.port.to_be(),
+        flags: Backend::ALIVE | local,
+        generation,
+        service,
+        ..Backend::default()
+    }
+}

@@ -1,0 +1,45 @@
+//! Sets of networks, and what goes for all Services.
+
+use core::ptr;
+
+use aya_ebpf::{
+    btf_maps::{Array, LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use lb_common::{Address, NetworkKey, Settings, maps};
+
+use crate::family::Family;
+
+#[btf_map]
+static NETWORKS: LpmTrie<NetworkKey, u32, { maps::NETWORKS }> = LpmTrie::new();
+
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// Whether a network of the set holds the address.
+#[inline(always)]
+pub(crate) fn contains(set: u32, address: &Address) -> bool {
+    let data = NetworkKey {
+        set,
+        address: *address,
+    };
+    NETWORKS.get(&Key::new(NetworkKey::WHOLE, data)).is_some()
+}
+
+/// Whether the address may be a clusterIP, as far as a mask can tell.
+#[inline(always)]
+pub(crate) fn may_be_service<F: Family>(address: &Address) -> bool {
+    SETTINGS.get(0).is_some_and(|settings| {
+        // A torn read while the agent widens the mask is as good as an old one.
+        address.is_within(&settings.covers[F::INDEX], &settings.masks[F::INDEX])
+    })
+}
+
+/// [`lb_common::PodDetection`], as a number.
+#[inline(always)]
+pub(crate) fn pod_detection() -> u32 {
+    SETTINGS.get(0).map_or(0, |settings| {
+        // SAFETY: one aligned word of the map.
+        unsafe { ptr::read_volatile(&raw const settings.pods) }
+    })
+}
