@@ -263,11 +263,19 @@ fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
 #[inline(always)]
 fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Verdict {
     let tuple = &headers.tuple;
-    if !starts_flow(headers) || !enters_here(packet, tuple) {
+    if !starts_flow(headers) {
         return Verdict::NoFrontend;
     }
-    connections::yield_to(tuple);
-    if !networks::may_be_service::<F>(&tuple.destination) {
+    if enters_here(packet, tuple) {
+        connections::yield_to(tuple);
+    }
+    let was_seen = match P::HOOK {
+        // XDP leaves to TC what it cannot answer.
+        Hook::Xdp => false,
+        Hook::TcIngress => packet.interface() == LOOPBACK,
+        Hook::TcEgress => packet.origin() != 0,
+    };
+    if was_seen || !networks::may_be_service::<F>(&tuple.destination) {
         return Verdict::NoFrontend;
     }
     if services::is_cluster_ip(&tuple.destination) {

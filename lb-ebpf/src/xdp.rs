@@ -115,7 +115,8 @@ impl Packet for Xdp {
         // SAFETY: the context is the program's own.
         match unsafe { bpf_xdp_adjust_tail(self.0.ctx, length.wrapping_sub(now) as i32) } {
             0 => Ok(()),
-            _ => Err(Verdict::Refused),
+            // The driver has left no room behind the frame.
+            _ => Err(Verdict::Deferred),
         }
     }
 

@@ -24,7 +24,7 @@ use lb_agent::{compile::frontend_key, model};
 use lb_common::{Verdict, verdict::Class};
 use lb_tests::{
     api::{Api, Resource},
-    lab::{AgentProcess, Exchange, Family, Lab, Protocol, TcpClient},
+    lab::{AgentProcess, Exchange, Family, Lab, LabOptions, Protocol, TcpClient},
 };
 use serde_json::json;
 
@@ -189,7 +189,7 @@ fn nobody_notices_that_backends_come_and_go() {
     ];
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let lab = site::lab();
+    let lab = site::lab(&LabOptions::default());
     let api = api(&lab, &runtime);
     let kubeconfig = lab.folder().join("kubeconfig");
     api.write_kubeconfig(&kubeconfig).unwrap();

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_tests::lab::{AgentProcess, Exchange, Family, Protocol};
+use lb_tests::lab::{AgentProcess, Exchange, Family, LabOptions, Protocol};
 use serde_json::{Value, json};
 
 use self::{
@@ -211,7 +211,7 @@ fn allocated(agents: &mut [AgentProcess; 2], names: &[&str]) -> Allocations {
 
 #[test]
 fn allocations_are_the_same_everywhere_and_stay() {
-    let lab = site::lab();
+    let lab = site::lab(&LabOptions::default());
     let manifests = lab.folder().join("manifests");
     fs::create_dir_all(&manifests).unwrap();
     let put = |name: &str| {

@@ -23,7 +23,7 @@ pub(crate) struct Site {
 impl Site {
     /// With `web` in a folder, all its pods behind it.
     pub(crate) fn new(arguments: &[&str]) -> Self {
-        let lab = lab();
+        let lab = lab(&LabOptions::default());
         let manifests = lab.folder().join("manifests");
         fs::create_dir_all(&manifests).unwrap();
         write(&manifests, "web", &[service("web", 10, NODE_PORT)]);
@@ -44,8 +44,8 @@ impl Site {
 pub(crate) const BACKENDS: [&str; 3] = ["a", "b", "c"];
 
 /// With the client pod `shell` on node 1 too.
-pub(crate) fn lab() -> Lab {
-    let lab = Lab::new(&LabOptions::default()).unwrap();
+pub(crate) fn lab(options: &LabOptions) -> Lab {
+    let lab = Lab::new(options).unwrap();
     lab.add_pod(1, "shell").unwrap();
     for (node, name) in [1, 2, 2].into_iter().zip(BACKENDS) {
         let pod = lab.add_pod(node, name).unwrap();

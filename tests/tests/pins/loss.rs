@@ -2,7 +2,10 @@
 
 use std::{fs, thread, time::Duration};
 
-use lb_tests::api::{Api, Resource};
+use lb_tests::{
+    api::{Api, Resource},
+    lab::LabOptions,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,7 +18,7 @@ use super::{
 #[test]
 fn a_lost_server_takes_nothing_away() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let lab = site::lab();
+    let lab = site::lab(&LabOptions::default());
     let start = || runtime.block_on(Api::start());
     let mut api = lab.node(1).netns.run(start).unwrap();
     api.put(Resource::Nodes, json!({"metadata": {"name": "node1"}}));
