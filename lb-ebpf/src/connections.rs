@@ -24,6 +24,14 @@ const ATTEMPTS: u32 = 16;
 const FIRST_PORT: u32 = 61_000;
 const PORTS: u32 = 4_536;
 
+/// The connection that a packet belongs to.
+pub(crate) struct Found {
+    pub(crate) connection: &'static Connection,
+    pub(crate) verdict: Verdict,
+    /// The scratch holds the route already.
+    pub(crate) routed: bool,
+}
+
 #[inline(always)]
 pub(crate) fn get(tuple: &Tuple) -> Option<&'static mut Connection> {
     // SAFETY: the element is memory of the map for as long as the program runs.

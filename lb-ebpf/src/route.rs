@@ -9,9 +9,13 @@ use aya_ebpf::{
     },
     helpers::bpf_fib_lookup,
 };
-use lb_common::Tuple;
+use lb_common::{Hook, Tuple, Verdict};
 
-use crate::family::Family;
+use crate::{
+    family::Family,
+    headers::{ETHERNET, Headers},
+    packet::{Packet, Step},
+};
 
 pub(crate) const LOOPBACK: u32 = 1;
 
@@ -83,4 +87,21 @@ pub(crate) fn lookup<F: Family>(
         }
         _ => Answer::NotForwarded,
     }
+}
+
+/// XDP sends plain frames to known neighbours; the rest is for TC.
+#[inline(always)]
+pub(crate) fn sendable<P: Packet>(
+    packet: &P,
+    headers: &Headers,
+    answer: &Answer,
+    route: &Route,
+) -> Step<()> {
+    let plain = headers.network == ETHERNET;
+    let resolved = matches!(answer, Answer::Resolved);
+    if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && packet.can_transmit(route.interface))
+    {
+        return Err(Verdict::Deferred);
+    }
+    Ok(())
 }

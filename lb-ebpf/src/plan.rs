@@ -1,0 +1,152 @@
+//! How the packets of a new connection go: where to, whose source they take,
+//! and on which way its replies come back.
+
+use lb_common::{Address, Connection, InterfaceKind, Path, Tuple, Verdict};
+
+use crate::{
+    family::Family,
+    headers::Headers,
+    interfaces,
+    packet::{Packet, Step},
+    route::{self, Answer, LOOPBACK, Route, sendable},
+    scratch::Scratch,
+};
+
+/// A pod talks to itself.
+#[inline(always)]
+pub(crate) fn plan_hairpin<P: Packet, F: Family>(
+    packet: &P,
+    Scratch { forward, reply, .. }: &mut Scratch,
+) -> Step<()> {
+    forward.translated.source = snat_source::<P, F>(packet, packet.interface())?;
+    for entry in [forward, reply] {
+        entry.path = Path::Bounce as u32;
+    }
+    reply.flags = Connection::REPLY;
+    Ok(())
+}
+
+/// The backend must answer through this node: from outside, one elsewhere; for
+/// a masquerade, any.
+#[inline(always)]
+pub(crate) fn plan_through<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers,
+    masquerade: bool,
+    Scratch {
+        forward,
+        reply,
+        route,
+        resolved,
+        ..
+    }: &mut Scratch,
+) -> Step<()> {
+    let answer = route::lookup::<F>(
+        packet.context(),
+        packet.interface(),
+        &forward.translated,
+        route,
+    );
+    match answer {
+        Answer::NotForwarded if interfaces::owner(&forward.translated.destination).is_some() => {
+            return Ok(());
+        }
+        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
+        Answer::Resolved | Answer::Unresolved => {}
+    }
+    if !masquerade && interfaces::is_kind(route.interface, InterfaceKind::Pod) {
+        return Ok(());
+    }
+    *resolved = matches!(answer, Answer::Resolved);
+    sendable(packet, headers, &answer, route)?;
+    forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+    forward.path = Path::Route as u32;
+    reply.path = Path::Route as u32;
+    reply.flags = Connection::REPLY;
+    Ok(())
+}
+
+/// The node's own packets go straight to the backend; replies go straight to
+/// the socket.
+#[inline(always)]
+pub(crate) fn plan_node<P: Packet, F: Family>(
+    packet: &P,
+    key: &Tuple,
+    Scratch {
+        forward,
+        reply,
+        route,
+        resolved,
+        ..
+    }: &mut Scratch,
+) -> Step<()> {
+    if let Some(owner) = interfaces::owner(&forward.translated.destination) {
+        if packet.interface() != LOOPBACK {
+            forward.path = Path::Local as u32;
+            forward.interface = F::delivery(owner);
+        }
+        return Ok(());
+    }
+    *resolved = match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
+        Answer::Resolved => true,
+        Answer::Unresolved => false,
+        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
+    };
+    // Nor is a frontend's address one to answer, even if this node has it.
+    if key.source.is_loopback()
+        || key.source == key.destination
+        || interfaces::owner(&key.source).is_none()
+        || leaves_elsewhere::<P, F>(packet, key, route)
+    {
+        forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+    }
+    forward.path = Path::Route as u32;
+    reply.flags = Connection::REPLY;
+    if let Some(owner) = owner(&key.source) {
+        reply.path = Path::Local as u32;
+        reply.interface = F::delivery(owner);
+    }
+    Ok(())
+}
+
+/// Whether the backend lies behind another interface than the frontend, such
+/// as an overlay, with an address of its own: the source that the route to the
+/// frontend chose is not the one to answer there.
+#[inline(always)]
+fn leaves_elsewhere<P: Packet, F: Family>(packet: &P, key: &Tuple, route: &Route) -> bool {
+    let leaving = interfaces::interface(route.interface);
+    route.interface != packet.interface()
+        && leaving.is_some_and(|leaving| {
+            leaving.kind != InterfaceKind::Pod as u32
+                && !F::source(leaving).is_zero()
+                && F::source(leaving) != key.source
+        })
+}
+
+/// Interface that owns one of this node's addresses, loopback included.
+#[inline(always)]
+fn owner(address: &Address) -> Option<u32> {
+    if address.is_loopback() {
+        return Some(LOOPBACK);
+    }
+    interfaces::owner(address)
+}
+
+/// The address that packets take as their source when they leave by
+/// `interface` and must come back here.
+#[inline(always)]
+fn snat_source<P: Packet, F: Family>(packet: &P, interface: u32) -> Step<Address> {
+    let mut source = Address::default();
+    if let Some(leaving) = interfaces::interface(interface) {
+        source = F::source(leaving);
+    }
+    if source.is_zero()
+        && let Some(entering) = interfaces::interface(packet.interface())
+    {
+        source = F::source(entering);
+    }
+    if source.is_zero() {
+        return Err(Verdict::NoSourceAddress);
+    }
+    Ok(source)
+}
