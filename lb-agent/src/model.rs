@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
     path::PathBuf,
+    time::SystemTime,
 };
 
 use ipnet::IpNet;
@@ -145,6 +146,9 @@ pub struct Slice {
     pub family: Family,
     pub ports: Vec<SlicePort>,
     pub endpoints: Vec<Endpoint>,
+    /// When the change began that made the slice what it is, by the clock of
+    /// the control plane.
+    pub trigger_time: Option<SystemTime>,
 }
 
 /// Joined with a [`ServicePort`] by (name, protocol). Nil and 0 ports never
@@ -182,6 +186,9 @@ pub struct Node {
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
     pub pod_cidrs: Vec<IpNet>,
+    /// Whether load balancers may send new connections here: it is neither
+    /// being deleted nor about to be.
+    pub eligible: bool,
 }
 
 /// What a source tells the agent. A source sends every object it has, then

@@ -188,6 +188,7 @@ mod tests {
             internal_ips: internal_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             zone: None,
             pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
+            eligible: true,
         }
     }
 

@@ -151,6 +151,7 @@ fn start_source(
                     internal_ips: Vec::new(),
                     zone: None,
                     pod_cidrs: Vec::new(),
+                    eligible: true,
                 },
             };
             Ok(sources::folder(options, changes).await?)

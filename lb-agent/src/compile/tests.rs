@@ -113,6 +113,7 @@ fn slice(endpoints: Vec<Endpoint>) -> Slice {
         family: Family::V4,
         ports: vec![slice_port("", Protocol::Tcp, 8080)],
         endpoints,
+        trigger_time: None,
     }
 }
 

@@ -1,4 +1,4 @@
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 
 use super::label;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
 };
 
 const ZONE: &str = "topology.kubernetes.io/zone";
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 pub(in crate::watch) fn node(node: &Node, reporter: &mut Reporter<'_>) -> model::Node {
     let spec = node.spec.as_ref();
@@ -54,7 +55,14 @@ pub(in crate::watch) fn node(node: &Node, reporter: &mut Reporter<'_>) -> model:
         internal_ips,
         zone: label(&node.metadata, ZONE).map(str::to_owned),
         pod_cidrs,
+        eligible: is_eligible(node),
     }
+}
+
+fn is_eligible(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref());
+    let leaves = |taint: &Taint| taint.key == TO_BE_DELETED;
+    node.metadata.deletion_timestamp.is_none() && !taints.unwrap_or_default().iter().any(leaves)
 }
 
 #[cfg(test)]
@@ -80,6 +88,7 @@ mod tests {
             internal_ips: Vec::new(),
             zone: None,
             pod_cidrs: Vec::new(),
+            eligible: true,
         };
         check(json!({"metadata": {"name": "n1"}}), bare.clone(), &[]);
         check(
@@ -108,9 +117,25 @@ mod tests {
             json!({"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.1.0.0/24"}}),
             model::Node {
                 pod_cidrs: vec!["10.1.0.0/24".parse().unwrap()],
-                ..bare
+                ..bare.clone()
             },
             &[],
         );
+        let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+        for (deleted, spec, eligible) in [
+            (false, taint("node.kubernetes.io/unschedulable"), true),
+            (false, taint("ToBeDeletedByClusterAutoscaler"), false),
+            (true, json!({}), false),
+        ] {
+            let mut object = json!({"metadata": {"name": "n1"}, "spec": spec});
+            if deleted {
+                object["metadata"]["deletionTimestamp"] = "2026-01-02T03:04:05Z".into();
+            }
+            let expect = model::Node {
+                eligible,
+                ..bare.clone()
+            };
+            check(object, expect, &[]);
+        }
     }
 }

@@ -1,5 +1,6 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
+use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointSlice};
 
 use super::{PORTS, PROTOCOLS, label, object_name, port, protocol};
@@ -10,6 +11,7 @@ use crate::{
 
 pub(in crate::watch) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// `None` if the slice belongs to no Service that is proxied.
 pub(in crate::watch) fn slice(slice: &EndpointSlice, reporter: &mut Reporter<'_>) -> Option<Slice> {
@@ -41,6 +43,7 @@ pub(in crate::watch) fn slice(slice: &EndpointSlice, reporter: &mut Reporter<'_>
         endpoints: endpoints
             .filter_map(|(index, object)| endpoint(index, object, family, reporter))
             .collect(),
+        trigger_time: trigger_time(slice, reporter),
     })
 }
 
@@ -120,9 +123,22 @@ fn endpoint(
     })
 }
 
+fn trigger_time(slice: &EndpointSlice, reporter: &mut Reporter<'_>) -> Option<SystemTime> {
+    let text = slice.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?;
+    let Ok(time) = text.parse::<Timestamp>() else {
+        reporter.report(
+            format!("metadata.annotations[{TRIGGER_TIME}]"),
+            format!("{text:?}"),
+            "a time such as 2026-01-02T03:04:05Z",
+        );
+        return None;
+    };
+    Some(time.into())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
+    use std::{num::NonZeroU16, time::Duration};
 
     use serde_json::{Value, json};
 
@@ -232,6 +248,7 @@ mod tests {
                     ..ready("10.1.0.4")
                 },
             ],
+            trigger_time: None,
         };
         assert_eq!(found, Some(expect));
         assert_eq!(
@@ -244,5 +261,28 @@ mod tests {
                 "endpoints[5].addresses[0]",
             ]
         );
+    }
+
+    #[test]
+    fn trigger_times() {
+        let field = format!("metadata.annotations[{TRIGGER_TIME}]");
+        let second = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        for (text, expect, problems) in [
+            ("2026-01-02T03:04:05Z", Some(second(1_767_323_045)), vec![]),
+            (
+                "2026-01-02T04:04:05.5+01:00",
+                Some(second(1_767_323_045) + Duration::from_millis(500)),
+                vec![],
+            ),
+            ("yesterday", None, vec![field]),
+        ] {
+            let metadata = json!({
+                "namespace": "ns", "name": "web-1", "labels": web_label(),
+                "annotations": {TRIGGER_TIME: text},
+            });
+            let (found, reported) = convert(json!({}), json!({"metadata": metadata}));
+            assert_eq!(found.map(|slice| slice.trigger_time), Some(expect));
+            assert_eq!(reported, problems);
+        }
     }
 }

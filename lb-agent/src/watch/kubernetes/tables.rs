@@ -159,6 +159,7 @@ mod tests {
             family: Family::V4,
             ports: Vec::new(),
             endpoints: Vec::new(),
+            trigger_time: None,
         };
         Change::Slice(name(text), Some(slice))
     }
@@ -214,6 +215,7 @@ mod tests {
             internal_ips: Vec::new(),
             zone: None,
             pod_cidrs: Vec::new(),
+            eligible: true,
         };
         let node_object = |use_| Object {
             name: ObjectName::new("", "n1"),

@@ -143,6 +143,7 @@ fn options(dir: &Path) -> FolderOptions {
             internal_ips: Vec::new(),
             zone: Some("z1".to_owned()),
             pod_cidrs: Vec::new(),
+            eligible: true,
         },
     }
 }
