@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod compile;
 pub mod dataplane;
+pub mod health;
 pub mod interfaces;
 pub mod model;
 pub mod node;

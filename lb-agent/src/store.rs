@@ -81,6 +81,11 @@ impl Store {
         self.services.get(name)
     }
 
+    #[must_use]
+    pub fn slice(&self, name: &ObjectName) -> Option<&Slice> {
+        self.slices.get(name)
+    }
+
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(|name| self.slices.get(name))

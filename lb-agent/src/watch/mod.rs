@@ -6,9 +6,11 @@
 
 mod address;
 mod convert;
+mod event;
 mod kubernetes;
 mod manifests;
 mod problems;
 
+pub use event::{Event, log_events};
 pub use kubernetes::{KubernetesError, KubernetesOptions, kubernetes};
 pub use manifests::{FolderError, FolderOptions, LedgerError, folder};
