@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_agent::{
     agent::{self, Source},
     dataplane::{self, TcModeOption, XdpModeOption},
+    health::{self, BindAddress},
     interfaces::{Pattern, Patterns},
     node::{NodeOptions, NodePortAddress, PodDetection},
 };
@@ -36,7 +37,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Keep the dataplane in step with Services and EndpointSlices
-    Run(Run),
+    Run(Box<Run>),
     /// Print Services, frontends, backends and interfaces of a running agent
     Status(Status),
     /// Detach all programs and remove all pins
@@ -109,6 +110,13 @@ struct Run {
     /// How TC programs are attached
     #[arg(long, value_enum, default_value = "auto")]
     tc: TcModeOption,
+    /// Serve /livez and /healthz here; an empty string for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = BindAddress::HEALTHZ)]
+    healthz_bind_address: BindAddress,
+    /// Serve /metrics, /proxyMode and /configz here; an empty string for
+    /// nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = BindAddress::METRICS)]
+    metrics_bind_address: BindAddress,
     /// Log the verdict of every packet: for a person who looks, never for load
     #[arg(long)]
     trace_packets: bool,
@@ -208,6 +216,10 @@ impl Run {
             interfaces: Patterns {
                 uplink: self.uplink,
                 pod: self.pod_interface,
+            },
+            health: health::Options {
+                healthz: self.healthz_bind_address,
+                metrics: self.metrics_bind_address,
             },
             socket: self.socket,
         }

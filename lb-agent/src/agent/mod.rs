@@ -1,10 +1,12 @@
 //! The agent's loop: watch -> model -> compile -> diff -> apply.
 
 mod client;
+mod configuration;
+mod report;
 mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,6 +29,7 @@ pub use self::{
 use crate::{
     compile::FrontendKind,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
+    health::{self, Health},
     interfaces,
     model::{Change, Node},
     node::{self, NodeOptions},
@@ -43,6 +46,7 @@ pub struct Options {
     pub node: NodeOptions,
     pub dataplane: dataplane::Options,
     pub interfaces: interfaces::Patterns,
+    pub health: health::Options,
     pub socket: PathBuf,
 }
 
@@ -71,7 +75,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         dataplane.follow_packets();
     }
     let (changes, mut incoming) = mpsc::channel(QUEUE);
-    let source = start_source(&options, changes);
+    let (events, to_publish) = mpsc::channel(QUEUE);
+    let source = start_source(&options, changes, to_publish);
     let (snapshots, mut interfaces) = watch::channel(interfaces::Snapshot::default());
     let (node_ips, of_node) = watch::channel(Vec::new());
     let following = interfaces::Options {
@@ -83,7 +88,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let socket = options.socket.clone();
     let mut server = tokio::spawn(async move { status::serve(&socket, requests).await });
 
-    let mut agent = Agent::new(&options.node_name, options.node, dataplane)?;
+    let (scrapes, mut scraped) = mpsc::channel(16);
+    let configuration = configuration::describe(&options);
+    let health = Health::start(
+        &options.node_name,
+        options.health,
+        configuration,
+        scrapes,
+        events,
+    );
+    let mut agent = Agent::new(&options.node_name, options.node, dataplane, health)?;
     let mut retry = time::interval(RETRY);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -91,9 +105,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tokio::select! {
             batch = incoming.recv() => match batch {
                 Some(batch) => {
-                    batch.into_iter().for_each(|change| agent.store.take(change));
+                    agent.take(batch);
                     while let Ok(batch) = incoming.try_recv() {
-                        batch.into_iter().for_each(|change| agent.store.take(change));
+                        agent.take(batch);
                     }
                     if let Some(node) = &agent.store.node_object {
                         node_ips.send_if_modified(|held| {
@@ -112,6 +126,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 agent.take_interfaces(snapshot);
             }
             Some(request) = asked.recv() => agent.answer(request),
+            Some(request) = scraped.recv() => agent.count_packets(request),
             _ = retry.tick() => agent.retry(),
             result = &mut follower => bail!("{}", ended("interfaces", result)),
             result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
@@ -127,8 +142,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 fn start_source(
     options: &Options,
     changes: mpsc::Sender<Vec<Change>>,
+    to_publish: mpsc::Receiver<sources::Event>,
 ) -> JoinHandle<anyhow::Result<()>> {
     let node_name = options.node_name.clone();
+    tokio::spawn(sources::log_events(to_publish));
     match options.source.clone() {
         Source::Kubernetes { kubeconfig } => tokio::spawn(async move {
             let options = sources::KubernetesOptions {
@@ -175,6 +192,7 @@ struct Agent {
     reconciler: Reconciler,
     dataplane: Dataplane,
     connections: Arc<ConnectionTable>,
+    health: Health,
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
     node_name: String,
@@ -196,6 +214,7 @@ impl Agent {
         node_name: &str,
         node_options: NodeOptions,
         dataplane: Dataplane,
+        health: Health,
     ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
         let connections = Arc::new(dataplane.connection_table()?);
@@ -204,6 +223,7 @@ impl Agent {
             reconciler,
             dataplane,
             connections,
+            health,
             snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
@@ -215,6 +235,13 @@ impl Agent {
             swept: false,
             attached: false,
         })
+    }
+
+    fn take(&mut self, batch: Vec<Change>) {
+        for change in batch {
+            self.health.told(&change, &self.store);
+            self.store.take(change);
+        }
     }
 
     /// Nothing is programmed, and nothing removed, before the first full list
@@ -229,7 +256,11 @@ impl Agent {
         }
         if self.store.is_dirty() {
             let changes = self.store.compile();
+            self.health.compiled(&changes, &self.store);
+            let families: BTreeSet<_> = changes.iter().map(|(id, _)| id.family).collect();
             self.reconciler.apply(changes, now, &mut self.dataplane);
+            let took = self.started.elapsed().saturating_sub(now);
+            self.health.applied(&families, took);
         }
         if !self.swept && self.store.whole {
             self.reconciler.sweep(now, &mut self.dataplane);
@@ -238,6 +269,7 @@ impl Agent {
         if !self.programmed {
             self.programmed = true;
             self.attach();
+            self.report();
             tracing::info!(took = ?self.started.elapsed(), "in sync");
         }
     }
@@ -310,14 +342,14 @@ impl Agent {
         if self.settings_error.is_some() {
             self.refresh_node();
         }
-        if !self.programmed {
-            return;
+        if self.programmed {
+            let now = self.started.elapsed();
+            self.reconciler.retry(now, &mut self.dataplane);
         }
-        let now = self.started.elapsed();
-        self.reconciler.retry(now, &mut self.dataplane);
-        if !self.attachment_errors.is_empty() {
+        if self.programmed && !self.attachment_errors.is_empty() {
             self.attach();
         }
+        self.report();
     }
 
     /// Answers from here but for the connections, which are counted elsewhere.
@@ -339,6 +371,7 @@ impl Agent {
             .collect();
         problems.extend(self.attachment_errors.iter().map(ToString::to_string));
         problems.extend(self.settings_error.clone());
+        problems.extend(self.health.problems().cloned());
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         match self.dataplane.counters() {
             Ok(values) => {

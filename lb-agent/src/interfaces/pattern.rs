@@ -1,6 +1,6 @@
 //! Patterns of interface names, as given on the command line.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// A shell-like pattern of interface names: `eth*`, `veth?`, `en[op]*`. With a
 /// leading `!` it excludes what it matches.
@@ -40,6 +40,13 @@ impl FromStr for Pattern {
         let names = glob::Pattern::new(names)
             .map_err(|error| bad(format!("{} (at character {})", error.msg, error.pos + 1)))?;
         Ok(Self { excludes, names })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.excludes { "!" } else { "" };
+        write!(f, "{mark}{}", self.names)
     }
 }
 

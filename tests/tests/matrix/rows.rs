@@ -161,8 +161,9 @@ pub(crate) fn check(stage: &Stage) -> usize {
     count
 }
 
-/// Below the nodePorts and everything that the kernel chooses by itself.
-pub(crate) const FIRST_PORT: u16 = 10_000;
+/// Above where the agent itself listens; below the nodePorts and everything
+/// that the kernel chooses by itself.
+pub(crate) const FIRST_PORT: u16 = 11_000;
 
 fn lengths(protocol: Protocol, family: Family) -> [usize; 4] {
     match (protocol, family) {

@@ -1,0 +1,53 @@
+//! The options in effect, for `/configz`.
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::{Options, Source};
+use crate::health;
+
+/// Under the key and by the names of kube-proxy where it has the same option.
+pub(super) fn describe(options: &Options) -> Value {
+    let dataplane = &options.dataplane;
+    let mut configuration = json!({
+        "mode": health::MODE,
+        "hostnameOverride": options.node_name,
+        "healthzBindAddress": options.health.healthz.to_string(),
+        "metricsBindAddress": options.health.metrics.to_string(),
+        "bpffs": dataplane.bpffs,
+        "socket": options.socket,
+        "xdp": value_name(dataplane.xdp),
+        "tc": value_name(dataplane.tc),
+        "tracePackets": dataplane.trace_packets,
+        "nodePortAddresses": texts(&options.node.node_port_addresses),
+        "localhostNodePorts": options.node.localhost_node_ports,
+        "masqueradeAll": options.node.masquerade_all,
+        "serviceCIDRs": options.node.service_cidrs,
+        "uplink": texts(&options.interfaces.uplink),
+        "podInterface": texts(&options.interfaces.pod),
+    });
+    match &options.source {
+        Source::Kubernetes { kubeconfig } => {
+            configuration["clientConnection"] = json!({"kubeconfig": kubeconfig});
+        }
+        Source::Manifests {
+            folders,
+            allocations,
+            ..
+        } => {
+            configuration["manifests"] = json!(folders);
+            configuration["allocations"] = json!(allocations);
+        }
+    }
+    json!({"kubeproxy.config.k8s.io": configuration})
+}
+
+/// As the command line writes it.
+fn value_name(value: impl ValueEnum) -> Option<String> {
+    let value = value.to_possible_value()?;
+    Some(value.get_name().to_owned())
+}
+
+fn texts(values: &[impl ToString]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
