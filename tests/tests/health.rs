@@ -7,6 +7,8 @@
 mod checks;
 #[path = "health/http.rs"]
 mod http;
+#[path = "health/kubernetes.rs"]
+mod kubernetes;
 #[path = "health/metrics.rs"]
 mod metrics;
 #[path = "continuity/site.rs"]

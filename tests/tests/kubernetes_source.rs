@@ -7,12 +7,12 @@ use std::{
 };
 
 use lb_agent::{
-    model::Change,
-    watch::{KubernetesOptions, kubernetes},
+    model::{Change, ObjectName},
+    watch::{Event, KubernetesOptions, kubernetes},
 };
 use lb_tests::api::{Api, Faults, Resource};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 struct Fixture {
     api: Api,
@@ -26,6 +26,7 @@ struct Fixture {
     synced: usize,
     whole: usize,
     removals: usize,
+    events: Sender<Event>,
     _dir: tempfile::TempDir,
 }
 
@@ -48,7 +49,8 @@ impl Fixture {
             kubeconfig: Some(kubeconfig),
             node_name: "n1".to_owned(),
         };
-        tokio::spawn(kubernetes(options, sender));
+        let (events, to_publish) = channel(16);
+        tokio::spawn(kubernetes(options, sender, to_publish));
         Self {
             api,
             changes,
@@ -59,6 +61,7 @@ impl Fixture {
             synced: 0,
             whole: 0,
             removals: 0,
+            events,
             _dir: dir,
         }
     }
@@ -329,4 +332,52 @@ async fn a_server_that_comes_late() {
         source.receive().await;
     }
     assert_eq!(source.state, expect(0..2, 80, 1));
+}
+
+#[tokio::test]
+async fn events_about_services() {
+    let mut source = Fixture::synced(2, Faults::default()).await;
+    let mut known = service(0, 80);
+    known["metadata"]["uid"] = "0-0-1".into();
+    source.api.put(Resource::Services, known);
+    let event = |service: &str, message: &str| Event {
+        service: ObjectName::new("default", service),
+        reason: "FailedToProgram",
+        message: message.to_owned(),
+    };
+    let refused = Faults {
+        status: Some(403),
+        ..Faults::default()
+    };
+    source.api.set_faults(refused);
+    source.events.send(event("s0", "lost")).await.unwrap();
+    while source.api.counts().refused_status == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The refusal of the event itself follows at once.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    source.api.set_faults(Faults::default());
+    let table = [
+        ("s0", "map FRONTENDS: full", Some("0-0-1")),
+        ("gone", "x", None),
+    ];
+    for (index, (service, message, uid)) in table.into_iter().enumerate() {
+        source.events.send(event(service, message)).await.unwrap();
+        while source.api.published().len() <= index {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let found = &source.api.published()[index];
+        assert_eq!(found["type"], "Warning");
+        assert_eq!(found["reason"], "FailedToProgram");
+        assert_eq!(found["note"], message);
+        assert_eq!(found["reportingInstance"], "n1");
+        assert_eq!(found["metadata"]["namespace"], "default");
+        let regarding = &found["regarding"];
+        let named = ["kind", "namespace", "name"].map(|field| regarding[field].as_str());
+        assert_eq!(named, [Some("Service"), Some("default"), Some(service)]);
+        assert_eq!(regarding["uid"].as_str(), uid);
+    }
+    // And the source goes on.
+    rewrite(&source.api, 1, 2, 81, 2);
+    source.until(&expect(0..1, 81, 2)).await;
 }

@@ -145,14 +145,13 @@ fn start_source(
     to_publish: mpsc::Receiver<sources::Event>,
 ) -> JoinHandle<anyhow::Result<()>> {
     let node_name = options.node_name.clone();
-    tokio::spawn(sources::log_events(to_publish));
     match options.source.clone() {
         Source::Kubernetes { kubeconfig } => tokio::spawn(async move {
             let options = sources::KubernetesOptions {
                 kubeconfig,
                 node_name,
             };
-            Ok(sources::kubernetes(options, changes).await?)
+            Ok(sources::kubernetes(options, changes, to_publish).await?)
         }),
         Source::Manifests {
             folders,
@@ -171,6 +170,7 @@ fn start_source(
                     eligible: true,
                 },
             };
+            tokio::spawn(sources::log_events(to_publish));
             Ok(sources::folder(options, changes).await?)
         }),
     }

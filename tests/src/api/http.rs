@@ -6,9 +6,9 @@ use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Frame, Incoming},
     server::conn::http1,
     service::service_fn,
@@ -33,9 +33,15 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
-        let service = service_fn(move |request| {
-            let answer = answer(&shared, &request);
-            async { Ok::<_, Infallible>(answer) }
+        let service = service_fn(move |request: Request<Incoming>| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let answer = match *request.method() {
+                    Method::POST => publish(&shared, request).await,
+                    _ => answer(&shared, &request),
+                };
+                Ok::<_, Infallible>(answer)
+            }
         });
         connections.spawn(async move {
             // A connection that was cut ends with an error.
@@ -54,12 +60,15 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
         state.counts.refused_status += 1;
         return failure(status, "InternalError", "a fault on request");
     }
-    let Some(resource) = Resource::at(request.uri().path()) else {
-        return failure(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
+    let path = request.uri().path();
+    if let Some((resource, name)) = Resource::of_object(path) {
+        return match state.store.get(resource, name) {
+            Some(object) => whole(200, &object),
+            None => not_found(),
+        };
+    }
+    let Some(resource) = Resource::at(path) else {
+        return not_found();
     };
     let dribble = state.faults.dribble;
     if query.watch {
@@ -115,6 +124,27 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
     });
     let body = stream::iter([Ok(Bytes::from(list.to_string()))]);
     respond(200, dribbled(body, dribble))
+}
+
+/// Takes an Event.
+async fn publish(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    if !path.starts_with("/apis/events.k8s.io/v1/namespaces/") || !path.ends_with("/events") {
+        return not_found();
+    }
+    if let Some(status) = shared.lock().faults.status {
+        return failure(status, "InternalError", "a fault on request");
+    }
+    let Ok(body) = request.into_body().collect().await else {
+        return failure(400, "BadRequest", "half a body");
+    };
+    match serde_json::from_slice::<Value>(&body.to_bytes()) {
+        Ok(event) => {
+            shared.lock().published.push(event.clone());
+            whole(201, &event)
+        }
+        Err(error) => failure(400, "BadRequest", &error.to_string()),
+    }
 }
 
 struct Watch {
@@ -243,9 +273,21 @@ fn dribbled(
     slowed.boxed()
 }
 
-fn failure(code: u16, reason: &str, message: &str) -> Response<Body> {
-    let body = Bytes::from(status(code, reason, message).to_string());
+fn not_found() -> Response<Body> {
+    failure(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    )
+}
+
+fn whole(code: u16, object: &Value) -> Response<Body> {
+    let body = Bytes::from(object.to_string());
     respond(code, stream::iter([Ok(body)]).boxed())
+}
+
+fn failure(code: u16, reason: &str, message: &str) -> Response<Body> {
+    whole(code, &status(code, reason, message))
 }
 
 fn respond(code: u16, body: BoxStream<'static, io::Result<Bytes>>) -> Response<Body> {

@@ -1,6 +1,6 @@
 //! A Kubernetes API on a loopback port: lists and watches of Services,
-//! EndpointSlices and Nodes as the real one serves them, over real HTTP, with
-//! faults on request.
+//! EndpointSlices and Nodes as the real one serves them, and a place for
+//! Events, over real HTTP, with faults on request.
 
 mod http;
 mod query;
@@ -69,6 +69,7 @@ struct State {
     store: Store,
     faults: Faults,
     counts: Counts,
+    published: Vec<Value>,
 }
 
 impl Shared {
@@ -162,6 +163,12 @@ impl Api {
             Arc::clone(&self.shared),
         )));
         Ok(())
+    }
+
+    /// The Events that clients have made, in order.
+    #[must_use]
+    pub fn published(&self) -> Vec<Value> {
+        self.shared.lock().published.clone()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {

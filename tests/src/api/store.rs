@@ -23,6 +23,16 @@ impl Resource {
         })
     }
 
+    /// Of a namespaced object: `<list's path>` with the namespace, then a name.
+    pub(super) fn of_object(path: &str) -> Option<(Self, Name)> {
+        let (api, rest) = path.split_once("/namespaces/")?;
+        let [namespace, plural, name] = rest.split('/').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let resource = Self::at(&format!("{api}/{plural}"))?;
+        Some((resource, (namespace.to_owned(), name.to_owned())))
+    }
+
     pub(super) fn types(self) -> (&'static str, &'static str) {
         match self {
             Self::Services => ("v1", "Service"),
@@ -100,6 +110,14 @@ impl Store {
         self.version += 1;
         self.oldest = self.version;
         self.history.clear();
+    }
+
+    pub(super) fn get(&self, resource: Resource, name: Name) -> Option<Value> {
+        let (api_version, kind) = resource.types();
+        let mut object = self.objects.get(&(resource, name)).cloned()?;
+        object["apiVersion"] = api_version.into();
+        object["kind"] = kind.into();
+        Some(object)
     }
 
     pub(super) fn list(

@@ -6,6 +6,7 @@
 //! nothing.
 
 mod events;
+mod publish;
 mod tables;
 
 use std::path::PathBuf;
@@ -20,13 +21,16 @@ use kube::{
     config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError},
     runtime::watcher,
 };
-use tokio::sync::mpsc::Sender;
+use tokio::{
+    sync::mpsc::{Receiver, Sender},
+    task::JoinSet,
+};
 
 use self::{
     events::{Event, events},
     tables::Tables,
 };
-use crate::model::Change;
+use crate::{model::Change, watch};
 
 #[derive(Clone, Debug)]
 pub struct KubernetesOptions {
@@ -52,7 +56,8 @@ pub enum KubernetesError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Sends what the cluster holds, then each change, until `changes` is closed.
+/// Sends what the cluster holds, then each change, until `changes` is closed;
+/// publishes the events that it is given.
 ///
 /// # Errors
 ///
@@ -60,9 +65,16 @@ pub enum KubernetesError {
 pub async fn kubernetes(
     options: KubernetesOptions,
     changes: Sender<Vec<Change>>,
+    to_publish: Receiver<watch::Event>,
 ) -> Result<(), KubernetesError> {
     let client = Client::try_from(config(options.kubeconfig).await?)
         .map_err(|source| KubernetesError::Client(Box::new(source)))?;
+    let mut publisher = JoinSet::new();
+    publisher.spawn(publish::publish(
+        client.clone(),
+        options.node_name.clone(),
+        to_publish,
+    ));
     let services = watcher::Config::default().labels("!service.kubernetes.io/service-proxy-name");
     let slices = watcher::Config::default().labels("!service.kubernetes.io/headless");
     let node = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
