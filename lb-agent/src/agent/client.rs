@@ -80,7 +80,20 @@ fn render(status: &Value) -> String {
                     "  {kind:<14} {address} {number}/{protocol} {name} {error}\n"
                 ));
             }
-            for backend in list(&port["backends"]) {
+            let seconds = text(&port["affinity_seconds"]);
+            if seconds != "0" {
+                out.push_str(&format!("    affinity by client, {seconds} s\n"));
+            }
+            let ranges: Vec<String> = list(&port["source_ranges"]).iter().map(text).collect();
+            if !ranges.is_empty() {
+                let ranges = ranges.join(" ");
+                out.push_str(&format!("    load balancer IPs only from {ranges}\n"));
+            }
+            let backends = list(&port["backends"]);
+            if backends.is_empty() {
+                out.push_str("    no backend: connections are refused\n");
+            }
+            for backend in backends {
                 let [address, number, connections] =
                     ["address", "port", "connections"].map(|key| text(&backend[key]));
                 let place = if backend["local"] == Value::Bool(true) {

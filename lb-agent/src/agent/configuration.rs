@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::{Options, Source};
-use crate::health;
+use crate::{health, node::PodDetection};
 
 /// Under the key and by the names of kube-proxy where it has the same option.
 pub(super) fn describe(options: &Options) -> Value {
@@ -22,6 +22,11 @@ pub(super) fn describe(options: &Options) -> Value {
         "nodePortAddresses": texts(&options.node.node_port_addresses),
         "localhostNodePorts": options.node.localhost_node_ports,
         "masqueradeAll": options.node.masquerade_all,
+        "detectLocalMode": detection(&options.node.pods),
+        "clusterCIDR": match &options.node.pods {
+            PodDetection::Networks(networks) => texts(networks).join(","),
+            _ => String::new(),
+        },
         "serviceCIDRs": options.node.service_cidrs,
         "uplink": texts(&options.interfaces.uplink),
         "podInterface": texts(&options.interfaces.pod),
@@ -40,6 +45,15 @@ pub(super) fn describe(options: &Options) -> Value {
         }
     }
     json!({"kubeproxy.config.k8s.io": configuration})
+}
+
+fn detection(pods: &PodDetection) -> &'static str {
+    match pods {
+        PodDetection::None => "None",
+        PodDetection::Interface => "Interface",
+        PodDetection::Networks(_) => "ClusterCIDR",
+        PodDetection::NodeNetworks => "NodeCIDR",
+    }
 }
 
 /// As the command line writes it.

@@ -2,11 +2,12 @@
 
 mod client;
 mod configuration;
+mod overview;
 mod report;
 mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,13 +22,11 @@ use tokio::{
     time,
 };
 
-use self::status::{Request, readable};
 pub use self::{
     client::print_status,
     status::{BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status},
 };
 use crate::{
-    compile::FrontendKind,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
     health::{self, Health},
     interfaces,
@@ -350,105 +349,5 @@ impl Agent {
             self.attach();
         }
         self.report();
-    }
-
-    /// Answers from here but for the connections, which are counted elsewhere.
-    fn answer(&self, request: Request) {
-        let status = self.status();
-        let connections = Arc::clone(&self.connections);
-        tokio::task::spawn_blocking(move || {
-            // The asker may have gone.
-            let _ = request.send(status.with_connections(&connections.by_backend()));
-        });
-    }
-
-    fn status(&self) -> Status {
-        let mut problems: Vec<String> = self
-            .store
-            .problems
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        problems.extend(self.attachment_errors.iter().map(ToString::to_string));
-        problems.extend(self.settings_error.clone());
-        problems.extend(self.health.problems().cloned());
-        let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
-        match self.dataplane.counters() {
-            Ok(values) => {
-                for (hook, verdict, value) in values {
-                    let hook = counters.entry(hook.name().to_owned()).or_default();
-                    hook.insert(verdict.name().to_owned(), value);
-                }
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-        Status {
-            synced: self.programmed && self.attached,
-            node: self.node_name.clone(),
-            interfaces: self.dataplane.attached(),
-            services: self.services(&mut problems),
-            problems,
-            counters,
-        }
-    }
-
-    fn services(&self, problems: &mut Vec<String>) -> Vec<ServiceStatus> {
-        let mut services: Vec<ServiceStatus> = Vec::new();
-        for state in self.reconciler.ports() {
-            let id = &state.port.id;
-            if let Some(error) = state.error {
-                problems.push(format!(
-                    "Service {} port {:?} {}: {error}",
-                    id.service, id.port, id.protocol
-                ));
-            }
-            let frontends = state.port.frontends.iter();
-            let own = frontends.filter(|(_, frontend)| frontend.kind != FrontendKind::AnyPort);
-            let frontends = own.map(|(key, frontend)| {
-                let (address, port) = readable(key);
-                let error = match self.reconciler.owner(key) {
-                    Some(owner) if owner != id => Some(format!("held by {}", owner.service)),
-                    _ => state.error.map(ToString::to_string),
-                };
-                FrontendStatus {
-                    address,
-                    port,
-                    kind: frontend.kind,
-                    error,
-                }
-            });
-            let backends = state.port.cluster.union(&state.port.local);
-            let port = PortStatus {
-                name: id.port.clone(),
-                protocol: id.protocol,
-                family: id.family,
-                frontends: frontends.collect(),
-                backends: backends
-                    .map(|backend| BackendStatus {
-                        address: backend.address,
-                        port: backend.port,
-                        local: backend.local,
-                        connections: 0,
-                        id: state
-                            .backend_ids
-                            .get(&(backend.address, backend.port))
-                            .copied(),
-                    })
-                    .collect(),
-            };
-            let (namespace, name) = (&id.service.namespace, &id.service.name);
-            match services.last_mut() {
-                Some(last) if last.namespace == *namespace && last.name == *name => {
-                    last.ports.push(port);
-                }
-                _ => services.push(ServiceStatus {
-                    namespace: namespace.clone(),
-                    name: name.clone(),
-                    service_type: self.store.service(&id.service).map(|s| s.service_type),
-                    ports: vec![port],
-                }),
-            }
-        }
-        services
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use ipnet::IpNet;
 use lb_common::FrontendKey;
 use serde::Serialize;
 use tokio::{
@@ -53,6 +54,10 @@ pub struct PortStatus {
     pub protocol: Protocol,
     pub family: Family,
     pub frontends: Vec<FrontendStatus>,
+    /// Clients keep their backend for this long; 0 if they do not.
+    pub affinity_seconds: u32,
+    /// Who may come in by load balancer IPs; empty for everyone.
+    pub source_ranges: Vec<IpNet>,
     pub backends: Vec<BackendStatus>,
 }
 
