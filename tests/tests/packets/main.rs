@@ -6,7 +6,6 @@
 mod backends;
 mod connections;
 mod drops;
-mod frame;
 mod paths;
 mod refusals;
 mod rig;
@@ -17,9 +16,10 @@ mod wiring;
 
 use std::net::SocketAddr;
 
-use lb_tests::lab::{Family, Pair, Protocol};
-
-use self::frame::{SYN, Transport};
+use lb_tests::{
+    lab::{Family, Pair, Protocol},
+    packet::frame::{self, SYN, Transport},
+};
 
 /// Both families and protocols.
 fn kinds() -> impl Iterator<Item = (Family, Protocol)> {

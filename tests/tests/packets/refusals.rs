@@ -1,14 +1,15 @@
 //! Packets that nobody serves, and what their senders are told.
 
-use std::net::SocketAddr;
-
 use lb_agent::dataplane::XdpModeOption;
 use lb_common::{Hook, Verdict};
-use lb_tests::lab::{Family, Pair, Protocol};
+use lb_tests::{
+    lab::{Family, Pair, Protocol},
+    packet::Answer,
+};
 
 use crate::{
     first,
-    frame::{ACK, Frame, RST, SYN, Transport, checksum},
+    frame::{ACK, Frame, RST, SYN, Transport},
     kinds, later,
     rig::{
         Outcome, Place, Rig,
@@ -27,86 +28,6 @@ const IN: Place = at(Hook::TcIngress, "up0");
 const FROM_POD: Place = at(Hook::TcIngress, "pod0");
 const OUT: Place = at(Hook::TcEgress, "up0");
 const LOOP: Place = at(Hook::TcEgress, "lo");
-
-/// What the sender is told, with checksums of its own making.
-fn answer(asked: &Frame, swapped: bool) -> Vec<u8> {
-    let asked_bytes = asked.bytes();
-    let packet = &asked_bytes[asked.network()..];
-    let transport = &asked_bytes[asked.transport_offset()..];
-    let (body, protocol) = match asked.transport {
-        Transport::Tcp(_) => (reset(asked, transport), 6),
-        Transport::Udp | Transport::UdpUnsummed => unreachable(asked, packet),
-    };
-    let mut bytes = asked_bytes[..asked.network()].to_vec();
-    if swapped {
-        bytes[..12].copy_from_slice(&[asked.macs[1], asked.macs[0]].concat());
-    }
-    let (source, destination) = (octets(asked.destination), octets(asked.source));
-    match asked.source {
-        SocketAddr::V4(_) => {
-            let mut header = vec![0x45, 0];
-            header.extend((20 + body.len() as u16).to_be_bytes());
-            header.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
-            header.extend([source, destination].concat());
-            let sum = checksum(&header);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-            bytes.extend(header);
-        }
-        SocketAddr::V6(_) => {
-            bytes.extend([0x60, 0, 0, 0]);
-            bytes.extend((body.len() as u16).to_be_bytes());
-            bytes.extend([protocol, 64]);
-            bytes.extend([source, destination].concat());
-        }
-    }
-    bytes.extend(body);
-    bytes
-}
-
-fn reset(asked: &Frame, segment: &[u8]) -> Vec<u8> {
-    let sequence = u32::from_be_bytes(segment[4..8].try_into().unwrap());
-    let acknowledged = sequence + 1 + asked.payload.len() as u32;
-    let mut body = Vec::new();
-    body.extend(asked.destination.port().to_be_bytes());
-    body.extend(asked.source.port().to_be_bytes());
-    body.extend([0; 4]);
-    body.extend(acknowledged.to_be_bytes());
-    body.extend([5 << 4, RST | ACK, 0, 0, 0, 0, 0, 0]);
-    let sum = checksum(&[pseudo(asked, body.len(), 6), body.clone()].concat());
-    body[16..18].copy_from_slice(&sum.to_be_bytes());
-    body
-}
-
-fn unreachable(asked: &Frame, packet: &[u8]) -> (Vec<u8>, u8) {
-    let (kind, code, limit, protocol) = match asked.source {
-        SocketAddr::V4(_) => (3, 3, 548, 1),
-        SocketAddr::V6(_) => (1, 4, 1232, 58),
-    };
-    let quoted = packet.len().min(limit) & !3;
-    let mut body = vec![kind, code, 0, 0, 0, 0, 0, 0];
-    body.extend(&packet[..quoted]);
-    let before = match asked.source {
-        SocketAddr::V4(_) => Vec::new(),
-        SocketAddr::V6(_) => pseudo(asked, body.len(), protocol),
-    };
-    let sum = checksum(&[before, body.clone()].concat());
-    body[2..4].copy_from_slice(&sum.to_be_bytes());
-    (body, protocol)
-}
-
-fn pseudo(asked: &Frame, length: usize, protocol: u8) -> Vec<u8> {
-    let mut pseudo = [octets(asked.destination), octets(asked.source)].concat();
-    pseudo.extend((length as u32).to_be_bytes());
-    pseudo.extend([0, 0, 0, protocol]);
-    pseudo
-}
-
-fn octets(socket: SocketAddr) -> Vec<u8> {
-    match socket {
-        SocketAddr::V4(v4) => v4.ip().octets().to_vec(),
-        SocketAddr::V6(v6) => v6.ip().octets().to_vec(),
-    }
-}
 
 /// Where the packet is put in, who sends it, and what the program does with
 /// the answer.
@@ -136,7 +57,7 @@ fn senders_are_told_that_nobody_serves() {
                     let mut frame = Frame::new(first(protocol), source, frontend);
                     frame.payload = (0..payload).map(|n| n as u8).collect();
                     (frame.tags, frame.options) = (tags, options);
-                    let mut expected = answer(&frame, swapped);
+                    let mut expected = Answer::to(&frame).bytes(swapped);
                     let asked = frame.bytes();
                     if place.hook == Hook::Xdp && expected.len() < 60 {
                         expected.extend(&asked[expected.len()..asked.len().min(60)]);

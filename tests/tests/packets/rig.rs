@@ -6,47 +6,22 @@ use std::{
     time::Duration,
 };
 
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use lb_agent::{
     compile::{Backend, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
 };
-use lb_common::{Hook, Verdict};
-use lb_tests::lab::{Lab, LabOptions, Protocol};
+use lb_common::Verdict;
+pub(crate) use lb_tests::packet::{Place, action, at};
+use lb_tests::{
+    lab::{Lab, LabOptions, Protocol},
+    packet::{Returned, test_run},
+};
 
 use crate::wiring::{batch, interfaces};
 
 pub(crate) const TARGET_PORT: u16 = 8080;
-
-/// What the programs return.
-pub(crate) mod action {
-    pub(crate) const XDP_DROP: i32 = 1;
-    pub(crate) const XDP_PASS: i32 = 2;
-    pub(crate) const XDP_TX: i32 = 3;
-    pub(crate) const XDP_REDIRECT: i32 = 4;
-    pub(crate) const TC_PASS: i32 = -1;
-    pub(crate) const TC_DROP: i32 = 2;
-    pub(crate) const TC_REDIRECT: i32 = 7;
-}
-
-/// Where a frame is put in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) hook: Hook,
-    pub(crate) interface: &'static str,
-    /// Where the packet came in before, at TC egress.
-    pub(crate) origin: Option<&'static str>,
-}
-
-pub(crate) const fn at(hook: Hook, interface: &'static str) -> Place {
-    Place {
-        hook,
-        interface,
-        origin: None,
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -149,7 +124,10 @@ impl Rig {
     /// Runs the hook's program on a frame.
     pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Outcome {
         let before = self.counters();
-        let (action, bytes) = self.test_run(place, frame);
+        let (dataplane, indices) = (&mut self.dataplane, &self.indices);
+        let netns = &self.lab.node(1).netns;
+        let run = || test_run(dataplane, place, |name| indices[name], frame);
+        let Returned { action, bytes } = netns.run(run).unwrap();
         let mut counted: BTreeMap<_, u64> = self.counters();
         for (counter, value) in before {
             if counted.get(&counter) == Some(&value) {
@@ -186,43 +164,5 @@ impl Rig {
         counters
             .map(|(hook, verdict, value)| ((hook.name(), verdict.name()), value))
             .collect()
-    }
-
-    fn test_run(&mut self, place: Place, frame: &[u8]) -> (i32, Vec<u8>) {
-        let index = self.indices[place.interface];
-        let origin = place.origin.map_or(0, |name| self.indices[name]);
-        let length = frame.len() as u32;
-        // The head of struct xdp_md, or of struct __sk_buff (linux/bpf.h).
-        let context: Vec<u32> = match place.hook {
-            Hook::Xdp => vec![0, length, 0, index, 0, 0],
-            Hook::TcIngress => vec![0, 0, 0, 0, 0, 0, 0, 0, 0, index, index, 0],
-            Hook::TcEgress => vec![0, 0, 0, 0, 0, 0, 0, 0, 0, origin, index, 0],
-        };
-        let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let mut bytes = vec![0; frame.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut bytes),
-            ctx_in: Some(&context),
-            ..TestRunOptions::default()
-        };
-        let (name, is_xdp) = match place.hook {
-            Hook::Xdp => ("lb_xdp", true),
-            Hook::TcIngress => ("lb_ingress", false),
-            Hook::TcEgress => ("lb_egress", false),
-        };
-        let program = self.dataplane.ebpf_mut().program_mut(name).unwrap();
-        let result = self.lab.node(1).netns.run(|| {
-            if is_xdp {
-                let program: &mut Xdp = program.try_into().unwrap();
-                program.test_run(options)
-            } else {
-                let program: &mut SchedClassifier = program.try_into().unwrap();
-                program.test_run(options)
-            }
-        });
-        let result = result.unwrap_or_else(|error| panic!("{place:?} {frame:02x?}: {error:?}"));
-        bytes.truncate(result.data_size_out as usize);
-        (result.return_value.cast_signed(), bytes)
     }
 }

@@ -1,30 +1,33 @@
-//! Frames, built from scratch: what a test expects has checksums of its own
-//! making.
+//! Frames, built from scratch, with checksums of their own making.
 
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) const FIN: u8 = 0x01;
-pub(crate) const SYN: u8 = 0x02;
-pub(crate) const RST: u8 = 0x04;
-pub(crate) const ACK: u8 = 0x10;
+pub const FIN: u8 = 0x01;
+pub const SYN: u8 = 0x02;
+pub const RST: u8 = 0x04;
+pub const ACK: u8 = 0x10;
 
-pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0xc, 0, 0, 0, 1];
-pub(crate) const NODE_MAC: [u8; 6] = [2, 0xc, 0, 0, 0, 2];
+pub const CLIENT_MAC: [u8; 6] = [2, 0xc, 0, 0, 0, 1];
+pub const NODE_MAC: [u8; 6] = [2, 0xc, 0, 0, 0, 2];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transport {
+pub enum Transport {
     /// Flags.
     Tcp(u8),
     Udp,
     /// No checksum: a zero in its place.
     UdpUnsummed,
+    /// An INIT chunk; the payload is not sent.
+    Sctp,
 }
 
 impl Transport {
-    pub(crate) fn header(self) -> usize {
+    #[must_use]
+    pub fn header(self) -> usize {
         match self {
             Self::Tcp(_) => 20,
             Self::Udp | Self::UdpUnsummed => 8,
+            Self::Sctp => 12,
         }
     }
 
@@ -32,27 +35,29 @@ impl Transport {
         match self {
             Self::Tcp(_) => 6,
             Self::Udp | Self::UdpUnsummed => 17,
+            Self::Sctp => 132,
         }
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Frame {
+pub struct Frame {
     /// Destination, source.
-    pub(crate) macs: [[u8; 6]; 2],
+    pub macs: [[u8; 6]; 2],
     /// TPID and TCI of each VLAN tag, outermost first.
-    pub(crate) tags: Vec<[u16; 2]>,
+    pub tags: Vec<[u16; 2]>,
     /// IPv4 options in bytes, a multiple of 4.
-    pub(crate) options: usize,
-    pub(crate) hops: u8,
-    pub(crate) source: SocketAddr,
-    pub(crate) destination: SocketAddr,
-    pub(crate) transport: Transport,
-    pub(crate) payload: Vec<u8>,
+    pub options: usize,
+    pub hops: u8,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub transport: Transport,
+    pub payload: Vec<u8>,
 }
 
 impl Frame {
-    pub(crate) fn new(transport: Transport, source: SocketAddr, destination: SocketAddr) -> Self {
+    #[must_use]
+    pub fn new(transport: Transport, source: SocketAddr, destination: SocketAddr) -> Self {
         Self {
             macs: [NODE_MAC, CLIENT_MAC],
             tags: Vec::new(),
@@ -66,7 +71,8 @@ impl Frame {
     }
 
     /// The frame that answers this one, one hop on.
-    pub(crate) fn answer(&self) -> Self {
+    #[must_use]
+    pub fn answer(&self) -> Self {
         Self {
             macs: [self.macs[1], self.macs[0]],
             hops: 61,
@@ -82,12 +88,14 @@ impl Frame {
     }
 
     /// Offset of the IP header.
-    pub(crate) fn network(&self) -> usize {
+    #[must_use]
+    pub fn network(&self) -> usize {
         14 + 4 * self.tags.len()
     }
 
     /// Offset of the TCP or UDP header.
-    pub(crate) fn transport_offset(&self) -> usize {
+    #[must_use]
+    pub fn transport_offset(&self) -> usize {
         self.network()
             + match self.source {
                 SocketAddr::V4(_) => 20 + self.options,
@@ -95,7 +103,8 @@ impl Frame {
             }
     }
 
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let segment = self.segment();
         let mut bytes = self.macs.concat();
         for word in self.tags.concat() {
@@ -145,13 +154,16 @@ impl Frame {
         let mut segment = Vec::new();
         segment.extend(self.source.port().to_be_bytes());
         segment.extend(self.destination.port().to_be_bytes());
+        if self.transport == Transport::Sctp {
+            return init(segment);
+        }
         let length = self.transport.header() + self.payload.len();
         let field = match self.transport {
             Transport::Tcp(flags) => {
                 segment.extend([0, 0, 0, 9, 0, 0, 0, 8, 5 << 4, flags, 1, 0, 0, 0, 0, 0]);
                 16
             }
-            Transport::Udp | Transport::UdpUnsummed => {
+            Transport::Udp | Transport::UdpUnsummed | Transport::Sctp => {
                 segment.extend((length as u16).to_be_bytes());
                 segment.extend([0, 0]);
                 6
@@ -175,7 +187,27 @@ impl Frame {
     }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// An SCTP packet from `ports` with one INIT chunk (RFC 9260, section 3.3.2).
+fn init(ports: Vec<u8>) -> Vec<u8> {
+    // No verification tag yet; checksum; type, flags and length; initiate tag;
+    // window; streams out and in; first TSN.
+    let chunk = [
+        [0; 4],
+        [0; 4],
+        [1, 0, 0, 20],
+        [0, 0, 0, 9],
+        [0, 0, 0xff, 0xff],
+        [0, 1, 0, 1],
+        [0, 0, 0, 8],
+    ];
+    let mut packet = [ports, chunk.concat()].concat();
+    // The least significant byte goes first (RFC 9260, appendix A).
+    let sum = crc32c::crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&sum);
+    packet
+}
+
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -183,7 +215,8 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// RFC 1071.
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+#[must_use]
+pub fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2);
     let mut sum: u32 = words
         .map(|word| u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from))
