@@ -9,8 +9,10 @@ mod convert;
 mod event;
 mod kubernetes;
 mod manifests;
+mod object;
 mod problems;
 
 pub use event::{Event, log_events};
 pub use kubernetes::{KubernetesError, KubernetesOptions, kubernetes};
 pub use manifests::{FolderError, FolderOptions, LedgerError, folder};
+pub use object::object;

@@ -17,3 +17,4 @@ mod validate;
 
 pub use folder::{FolderError, FolderOptions, folder};
 pub use ledger::LedgerError;
+pub(super) use parse::typed;

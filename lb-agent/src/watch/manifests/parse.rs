@@ -267,7 +267,11 @@ fn read(kind: Kind, value: Value, reporter: &mut Reporter<'_>) -> Option<Object>
     })
 }
 
-fn typed<T: DeserializeOwned>(value: Value, reporter: &mut Reporter<'_>) -> Option<T> {
+/// An object of a known kind; a value that does not fit is reported.
+pub(in crate::watch) fn typed<T: DeserializeOwned>(
+    value: Value,
+    reporter: &mut Reporter<'_>,
+) -> Option<T> {
     serde_path_to_error::deserialize(value)
         .map_err(|error| {
             let field = error.path().to_string();
