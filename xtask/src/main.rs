@@ -2,6 +2,7 @@
 
 mod apt;
 mod build;
+mod conformance;
 mod process;
 mod run;
 mod runtime;
@@ -31,6 +32,8 @@ enum Task {
     Test(test::Options),
     /// Build, then run the demo: a small cluster in network namespaces.
     Run(run::Options),
+    /// Build, then send the flows of scenario files through the programs.
+    Conformance(conformance::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +55,6 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Build(options) => build::run(&workspace, &options).map(|_| ()),
         Task::Test(options) => test::run(&workspace, &options),
         Task::Run(options) => run::run(&workspace, &options),
+        Task::Conformance(options) => conformance::run(&workspace, &options),
     }
 }

@@ -38,6 +38,8 @@ pub use host::{Host, Pod};
 pub use load::{AsyncTcp, Load, LoadOptions, LoadReport};
 pub use netns::{Entrance, Netns};
 pub use process::Process;
+pub(crate) use residue::Residue;
 pub use residue::{LabId, clean_up_on_signal};
 pub use scene::{Scene, Service};
 pub use topology::{Lab, LabOptions};
+pub(crate) use wiring::forwarding;

@@ -31,9 +31,31 @@ pub struct LabId {
     counter: u32,
 }
 
+/// What this process leaves under one id, removed on drop.
+#[derive(Debug)]
+pub(crate) struct Residue(LabId);
+
+impl Residue {
+    pub(crate) fn new() -> Result<Self> {
+        let residue = Self(LabId::take());
+        residue.0.make_folders()?;
+        Ok(residue)
+    }
+
+    pub(crate) fn id(&self) -> LabId {
+        self.0
+    }
+}
+
+impl Drop for Residue {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 impl LabId {
     /// Takes the next id of this process and removes what dead labs left.
-    pub(crate) fn take() -> Self {
+    fn take() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = Self {
             pid: std::process::id(),
@@ -56,7 +78,7 @@ impl LabId {
         folders().join(self.to_string())
     }
 
-    pub(crate) fn make_folders(self) -> Result<()> {
+    fn make_folders(self) -> Result<()> {
         if statfs(BPFFS)
             .context("statfs of /sys/fs/bpf")?
             .filesystem_type()
@@ -76,7 +98,7 @@ impl LabId {
     }
 
     /// Removes namespaces, pins and files, and forgets the id.
-    pub(crate) fn release(self) {
+    fn release(self) {
         remove_all(self);
         live().remove(&self);
     }

@@ -15,7 +15,7 @@ use super::{
     host::{Host, Pod},
     netns::Netns,
     process,
-    residue::LabId,
+    residue::{LabId, Residue},
     server::Servers,
     wiring,
 };
@@ -60,9 +60,8 @@ impl Lab {
     pub fn new(options: &LabOptions) -> Result<Self> {
         ensure!((1..100).contains(&options.nodes), "1 to 99 nodes");
         process::raise_file_limit()?;
-        let residue = Residue(LabId::take());
-        residue.0.make_folders()?;
-        let host = |name: &str, addresses| host(residue.0, name, addresses);
+        let residue = Residue::new()?;
+        let host = |name: &str, addresses| host(residue.id(), name, addresses);
         let client = host("client", CLIENT)?;
         let router = host("router", NODES_GATEWAY)?;
         wiring::client(&client, &router.netns)?;
@@ -93,7 +92,7 @@ impl Lab {
 
     #[must_use]
     pub fn id(&self) -> LabId {
-        self.residue.0
+        self.residue.id()
     }
 
     /// The outside client; its interface is `eth0`.
@@ -265,15 +264,6 @@ impl Pods {
             .find(is_free)
             .context("the node is full")?;
         Ok(*newest)
-    }
-}
-
-#[derive(Debug)]
-struct Residue(LabId);
-
-impl Drop for Residue {
-    fn drop(&mut self) {
-        self.0.release();
     }
 }
 

@@ -32,8 +32,7 @@ const MANY_PORTS: (&str, &str) = ("ipv4/ip_local_port_range", "1024 65535");
 pub(crate) fn client(client: &Host, router: &Netns) -> Result<()> {
     client.netns.sysctl(&QUIET)?;
     client.netns.sysctl(&[MANY_PORTS])?;
-    router.sysctl(&QUIET)?;
-    router.sysctl(&FORWARDING)?;
+    forwarding(router)?;
     reverse_path_filter(router, 0)?;
     reverse_path_filter(&client.netns, 0)?;
     let Pair { v4, v6 } = NODES_GATEWAY;
@@ -65,8 +64,7 @@ pub(crate) fn node(
     router: &Netns,
     rp_filter: u8,
 ) -> Result<()> {
-    node.netns.sysctl(&QUIET)?;
-    node.netns.sysctl(&FORWARDING)?;
+    forwarding(&node.netns)?;
     reverse_path_filter(&node.netns, rp_filter)?;
     let port = &node.name;
     let mut batch = format!(
@@ -116,6 +114,12 @@ pub(crate) fn pod(pod: &Host, node: &Netns, interface: &str) -> Result<()> {
         ",
         GATEWAY.v4, GATEWAY.v4, GATEWAY.v6,
     ))
+}
+
+/// What every node is told: it forwards, and its addresses are usable at once.
+pub(crate) fn forwarding(netns: &Netns) -> Result<()> {
+    netns.sysctl(&QUIET)?;
+    netns.sysctl(&FORWARDING)
 }
 
 fn reverse_path_filter(netns: &Netns, value: u8) -> Result<()> {
