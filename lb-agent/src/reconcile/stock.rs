@@ -58,9 +58,9 @@ impl References {
     ) -> Frontend {
         let slice = |set| match set {
             Set::Nobody => Slice::REJECT,
-            _ if self.cluster.count == 0 => Slice::REJECT,
+            _ if port.cluster.is_empty() => Slice::REJECT,
             Set::Cluster => self.cluster,
-            Set::Local if self.local.count == 0 => Slice::DROP,
+            Set::Local if port.local.is_empty() => Slice::DROP,
             Set::Local => self.local,
         };
         let shared = desired.kind == compile::FrontendKind::AnyPort;
@@ -140,7 +140,8 @@ impl Stock {
         }
     }
 
-    /// Writes what a port's frontends are to refer to.
+    /// Writes what a port's frontends are to refer to, and all its backends:
+    /// connections remember those.
     pub(super) fn write(
         &mut self,
         owned: &mut Owned,
@@ -152,8 +153,12 @@ impl Stock {
         for member in members(port) {
             self.write_backend(&mut owned.backends, member, service, now, tables)?;
         }
-        let ids = |set: &BTreeSet<compile::Backend>| -> Vec<u32> {
-            let mut ids: Vec<u32> = set
+        let frontends = || port.frontends.values();
+        let ids = |set: Set, members: &BTreeSet<compile::Backend>| -> Vec<u32> {
+            if !frontends().any(|frontend| [frontend.inside, frontend.outside].contains(&set)) {
+                return Vec::new();
+            }
+            let mut ids: Vec<u32> = members
                 .iter()
                 .filter_map(|member| owned.backends.get(&(member.address, member.port)))
                 .map(|&(id, _)| id)
@@ -161,11 +166,18 @@ impl Stock {
             ids.sort_unstable();
             ids
         };
-        let (cluster, local) = (ids(&port.cluster), ids(&port.local));
+        let cluster = ids(Set::Cluster, &port.cluster);
+        let local = ids(Set::Local, &port.local);
+        let cluster = self.write_slice(&mut owned.slices, cluster, now, tables)?;
+        let local = self.write_slice(&mut owned.slices, local, now, tables)?;
+        let sources = match frontends().any(|frontend| frontend.restricted) {
+            true => self.write_sources(&mut owned.sources, &port.sources, now, tables)?,
+            false => 0,
+        };
         Ok(References {
-            cluster: self.write_slice(&mut owned.slices, cluster, now, tables)?,
-            local: self.write_slice(&mut owned.slices, local, now, tables)?,
-            sources: self.write_sources(&mut owned.sources, &port.sources, now, tables)?,
+            cluster,
+            local,
+            sources,
         })
     }
 

@@ -4,14 +4,16 @@ mod memory;
 mod properties;
 mod world;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
+
+use ipnet::IpNet;
 
 use self::{
     memory::Memory,
     world::{World, changes, check, go, key, port, settle, world},
 };
 use super::{Reconciler, Snapshot};
-use crate::compile::Port;
+use crate::compile::{Port, Set};
 
 /// A state that is in the maps.
 struct Scene {
@@ -123,6 +125,49 @@ fn writes_come_in_a_fixed_order() {
         scene.memory.writes.clear();
         scene.become_(world(new));
         assert_eq!(scene.memory.writes, writes, "{what}");
+    }
+}
+
+#[test]
+fn what_no_frontend_refers_to_takes_no_slots_and_no_sources() {
+    let sources: BTreeSet<IpNet> = ["198.51.100.0/24".parse().unwrap()].into();
+    let lead = |inside, outside, restricted| {
+        let mut port = port("a", &[1], &[1, 2], &[2]);
+        port.sources.clone_from(&sources);
+        for frontend in port.frontends.values_mut() {
+            (frontend.inside, frontend.outside) = (inside, outside);
+            frontend.restricted = restricted;
+        }
+        port
+    };
+    let table: [(Port, &[&str]); 4] = [
+        (
+            lead(Set::Cluster, Set::Cluster, false),
+            &["slots 0: 0 1", "frontend 10.96.0.1:80 0+2 0+2"],
+        ),
+        (
+            lead(Set::Local, Set::Local, false),
+            &["slots 0: 1", "frontend 10.96.0.1:80 0+1 0+1"],
+        ),
+        (
+            lead(Set::Nobody, Set::Nobody, false),
+            &["frontend 10.96.0.1:80 0+0 0+0"],
+        ),
+        (
+            lead(Set::Cluster, Set::Local, true),
+            &[
+                "slots 0: 0 1",
+                "slots 2: 1",
+                "sources 16: 198.51.100.0/24",
+                "frontend 10.96.0.1:80 0+2 2+1",
+            ],
+        ),
+    ];
+    for (port, writes) in table {
+        let scene = Scene::new([port]);
+        let mut found = scene.memory.writes;
+        found.retain(|line| !line.starts_with("backend"));
+        assert_eq!(found, writes);
     }
 }
 

@@ -173,9 +173,13 @@ pub(super) fn check(reconciler: &Reconciler, memory: &Memory, world: &World) {
     assert_eq!(records, expected, "{:#?}", memory.writes);
 }
 
-/// No set of sources is there that no port wants, but for those that rest.
+/// No set of sources is there that no frontend wants, but for those that rest.
 fn check_sources(reconciler: &Reconciler, memory: &Memory) {
-    let ports = reconciler.ports().filter(|p| !p.port.sources.is_empty());
+    let wants = |port: &Port| {
+        let mut frontends = port.frontends.values();
+        !port.sources.is_empty() && frontends.any(|frontend| frontend.restricted)
+    };
+    let ports = reconciler.ports().filter(|status| wants(status.port));
     let (wanted, resting) = (ports.count(), reconciler.stock.resting());
     let held = memory.sources.len();
     assert!(held >= wanted, "{:#?}", memory.writes);
