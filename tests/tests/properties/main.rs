@@ -7,6 +7,7 @@
 mod agent;
 mod cluster;
 mod diff;
+mod fields;
 mod generate;
 mod lookup;
 mod maps;
