@@ -72,6 +72,8 @@ pub struct Reconciler {
     holding: BTreeSet<PortId>,
     /// The same of ports that are gone.
     leftovers: Vec<Owned>,
+    /// Second backends of an endpoint, found in the kernel.
+    spare: Vec<(u32, Backend)>,
 }
 
 /// A port as it is in the kernel, or is to be.
@@ -116,6 +118,7 @@ impl Reconciler {
             behind,
             holding: BTreeSet::new(),
             leftovers: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -174,9 +177,8 @@ impl Reconciler {
         self.delete_unclaimed(&stale, tables);
         self.leftovers.extend(self.adoptable.take_services());
         self.release(now, tables);
-        for (id, backend) in self.adoptable.take_spare() {
-            self.stock.retire(id, backend, now, tables);
-        }
+        self.spare = self.adoptable.take_spare();
+        self.retire_spare(now, tables);
         for (set, networks) in self.adoptable.take_spare_sources() {
             self.stock.rest(set, networks, now);
         }
@@ -189,6 +191,7 @@ impl Reconciler {
             self.delete_unclaimed(&BTreeSet::from([key]), tables);
         }
         self.release(now, tables);
+        self.retire_spare(now, tables);
         self.stock.settle(now, tables);
         let failed = self.ports.values().filter(|held| held.error.is_some());
         let again: Vec<_> = failed
@@ -353,6 +356,19 @@ impl Reconciler {
                     tracing::warn!(%error, ?key, "frontend not written, will retry");
                     held.error = Some(error);
                 }
+            }
+        }
+    }
+
+    /// Retires second backends that no frontend may still show.
+    fn retire_spare(&mut self, now: Duration, tables: &mut impl Tables) {
+        for (id, backend) in std::mem::take(&mut self.spare) {
+            let owned = self.ports.values().map(|held| &held.owned);
+            let mut owned = owned.chain(&self.leftovers);
+            if owned.any(|owned| owned.shows(id)) {
+                self.spare.push((id, backend));
+            } else {
+                self.stock.retire(id, backend, now, tables);
             }
         }
     }

@@ -33,6 +33,11 @@ pub(super) struct Owned {
 }
 
 impl Owned {
+    /// Whether a run of slots leads to the backend.
+    pub(super) fn shows(&self, id: u32) -> bool {
+        self.slices.values().any(|ids| ids.contains(&id))
+    }
+
     /// Nothing that a frontend may still show; backends wait for slices only.
     pub(super) fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.sources.is_empty()

@@ -290,3 +290,38 @@ fn members_are_inherited_until_all_is_read() {
         assert_eq!(scene.memory.shown(), wanted(&said), "{seen:?}");
     }
 }
+
+/// A second backend of the same endpoint is left over when it could not be
+/// retired before it came back; either may be the one that is shown.
+#[test]
+fn a_spare_backend_is_not_retired_while_it_is_shown() {
+    for shown in [0, 1] {
+        let wish = world([port("c", &[4], &[4], &[])]);
+        let mut scene = Scene::new(wish.into_values());
+        let mut second = scene.memory.backends[&0];
+        second.generation += 1;
+        scene.memory.backends.insert(1, second);
+        let slot = scene.memory.slots.values_mut().next().unwrap();
+        *slot = shown;
+        scene.memory.rules = None;
+        scene.reconciler = Reconciler::new(scene.memory.snapshot());
+
+        let said = world([port("c", &[4], &[1], &[])]);
+        scene.memory.refuse = [scene.memory.attempts].into();
+        let now = Duration::from_secs(60);
+        scene.memory.now = now;
+        go(
+            &mut scene.reconciler,
+            &mut scene.memory,
+            &World::new(),
+            &said,
+        );
+        scene.reconciler.sweep(now, &mut scene.memory);
+        let before = world([port("c", &[4], &[4], &[])]);
+        assert_eq!(scene.memory.shown(), wanted(&before), "{shown}");
+
+        settle(&mut scene.reconciler, &mut scene.memory);
+        scene.reconciler.retry(scene.memory.now, &mut scene.memory);
+        check(&scene.reconciler, &scene.memory, &said);
+    }
+}
