@@ -61,10 +61,11 @@ pub enum FrontendKind {
     ClusterIp,
     #[serde(rename = "nodePort")]
     NodePort,
-    #[serde(rename = "externalIP")]
-    ExternalIp,
+    /// Given by a controller, so it goes before what anyone may write.
     #[serde(rename = "loadBalancerIP")]
     LoadBalancerIp,
+    #[serde(rename = "externalIP")]
+    ExternalIp,
     /// Whatever a clusterIP has no other frontend for.
     #[serde(skip)]
     AnyPort,

@@ -101,20 +101,20 @@ pub fn context(
     }
 }
 
-/// What the programs need to know.
+/// What the programs need to know; `None` while that is not known.
 #[must_use]
-pub fn settings(options: &NodeOptions, node: Option<&Node>) -> Settings {
+pub fn settings(options: &NodeOptions, node: Option<&Node>) -> Option<Settings> {
     let networks: &[IpNet] = match &options.pods {
         PodDetection::None | PodDetection::Interface => &[],
         PodDetection::Networks(networks) => networks,
-        PodDetection::NodeNetworks => node.map_or(&[], |node| &node.pod_cidrs),
+        PodDetection::NodeNetworks => &node?.pod_cidrs,
     };
     let set = |networks: &[IpNet]| networks.iter().map(IpNet::trunc).collect();
-    Settings {
+    Some(Settings {
         pods_by_interface: options.pods == PodDetection::Interface,
         pod_networks: set(networks),
         service_networks: set(&options.service_cidrs),
-    }
+    })
 }
 
 /// The first `InternalIP` of each family, else the first address of an uplink.
@@ -269,8 +269,13 @@ mod tests {
                 pod_networks: expect.iter().map(|net| net.parse().unwrap()).collect(),
                 service_networks: BTreeSet::new(),
             };
-            assert_eq!(found, expect, "{options:?}");
+            assert_eq!(found, Some(expect), "{options:?}");
         }
+        let unseen = NodeOptions {
+            pods: PodDetection::NodeNetworks,
+            ..NodeOptions::default()
+        };
+        assert_eq!(settings(&unseen, None), None, "what is there stays");
     }
 
     #[test]

@@ -62,8 +62,10 @@ pub enum Source {
     },
 }
 
-/// How long failed writes and attachments rest.
-const RETRY: Duration = Duration::from_secs(1);
+/// How often the agent looks after what failed, and says how it stands.
+const TICK: Duration = Duration::from_secs(1);
+/// How long writes that fail again and again rest at most.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 const QUEUE: usize = 1024;
 
 /// Runs until a signal ends it, leaving the dataplane at work.
@@ -97,7 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         events,
     );
     let mut agent = Agent::new(&options.node_name, options.node, dataplane, health)?;
-    let mut retry = time::interval(RETRY);
+    let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
@@ -200,6 +202,9 @@ struct Agent {
     settings: Option<node::Settings>,
     settings_error: Option<String>,
     started: Instant,
+    /// When failed writes are tried again, and for how long they rest then.
+    retry_at: Duration,
+    retry_rest: Duration,
     /// The first full state is in the maps.
     programmed: bool,
     /// What an earlier agent left and nobody claimed is gone.
@@ -230,6 +235,8 @@ impl Agent {
             settings: None,
             settings_error: None,
             started: Instant::now(),
+            retry_at: Duration::ZERO,
+            retry_rest: TICK,
             programmed: false,
             swept: false,
             attached: false,
@@ -302,9 +309,9 @@ impl Agent {
         let context = node::context(options, &self.node_name, node, &snapshot.interfaces);
         let settings = node::settings(options, node);
         self.store.set_node(context);
-        if self.settings.as_ref() == Some(&settings) {
+        let Some(settings) = settings.filter(|new| self.settings.as_ref() != Some(new)) else {
             return;
-        }
+        };
         match self.dataplane.configure(&settings) {
             Ok(()) => {
                 self.settings = Some(settings);
@@ -341,9 +348,14 @@ impl Agent {
         if self.settings_error.is_some() {
             self.refresh_node();
         }
-        if self.programmed {
-            let now = self.started.elapsed();
+        let now = self.started.elapsed();
+        if self.programmed && now >= self.retry_at {
             self.reconciler.retry(now, &mut self.dataplane);
+            self.retry_rest = match self.reconciler.failures() {
+                0 => TICK,
+                _ => LONGEST_REST.min(2 * self.retry_rest),
+            };
+            self.retry_at = now + self.retry_rest - TICK;
         }
         if self.programmed && !self.attachment_errors.is_empty() {
             self.attach();

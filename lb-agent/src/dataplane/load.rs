@@ -47,7 +47,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             source,
         })?;
     }
-    Ok(Dataplane {
+    let mut dataplane = Dataplane {
         frontends: take(&mut ebpf, "FRONTENDS")?,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
@@ -61,7 +61,11 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         pins: pins.clone(),
         adopted,
         ebpf,
-    })
+    };
+    if adopted && !configured {
+        dataplane.cover_cluster_ips()?;
+    }
+    Ok(dataplane)
 }
 
 /// Pinned maps that this version would not write.

@@ -47,6 +47,23 @@ impl Dataplane {
         self.settings.set(0, record, 0).map_err(failed)
     }
 
+    /// Widens the cover to every clusterIP that an earlier agent has entered.
+    pub(super) fn cover_cluster_ips(&mut self) -> Result<(), DataplaneError> {
+        let keys: Result<Vec<_>, _> = self.frontends.keys().collect();
+        let keys = keys.map_err(|source| DataplaneError::Map {
+            map: "FRONTENDS",
+            source,
+        })?;
+        for key in keys.iter().filter(|key| key.port == 0) {
+            let address = IpNet::from(IpAddr::from(key.address));
+            self.cover(&address).map_err(|source| DataplaneError::Map {
+                map: "SETTINGS",
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Widens the cover of addresses that may be a clusterIP. It never gets
     /// narrower: that would cost a look at all of them, and saves nothing but
     /// a lookup for packets to nowhere.

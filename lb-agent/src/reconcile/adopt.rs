@@ -7,7 +7,8 @@ use lb_common::{Backend, Frontend, FrontendKey, Slice, maps};
 
 use super::{
     pool::{Ids, Slots},
-    stock::{Owned, Sources},
+    sources::Sources,
+    stock::Owned,
 };
 
 /// The kernel's maps as read at start.
@@ -35,17 +36,17 @@ pub(super) struct Adoptable {
     services: BTreeMap<u32, Owned>,
     /// Alive, but a second one of the same service and endpoint.
     spare: Vec<(u32, Backend)>,
-    /// Shown by no frontend, or by those of several services.
-    spare_sources: Sources,
     next_service: u32,
 }
 
 impl Adoptable {
-    pub(super) fn new(snapshot: &Snapshot, ids: &mut Ids, slots: &mut Slots) -> Self {
-        let mut this = Self {
-            spare_sources: snapshot.sources.clone(),
-            ..Self::default()
-        };
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        ids: &mut Ids,
+        slots: &mut Slots,
+        sources: &mut Sources,
+    ) -> Self {
+        let mut this = Self::default();
         let mut alive = BTreeSet::new();
         for &(id, backend) in &snapshot.backends {
             if id >= maps::BACKENDS as u32 {
@@ -69,8 +70,11 @@ impl Adoptable {
         for (_, frontend) in snapshot.frontends.iter().filter(owned) {
             this.note_service(frontend.service);
             let owned = this.services.entry(frontend.service).or_default();
-            if let Some(networks) = this.spare_sources.remove(&frontend.sources) {
-                owned.sources.insert(frontend.sources, networks);
+            let set = frontend.sources;
+            if !owned.sources.contains_key(&set)
+                && let Some(networks) = sources.adopt(set)
+            {
+                owned.sources.insert(set, networks);
             }
             for slice in [frontend.inside, frontend.outside].map(Slice::unpack) {
                 if slice.count == 0 || !is_plausible(slice, alive.len()) {
@@ -116,20 +120,6 @@ impl Adoptable {
     /// What nobody claimed, by service.
     pub(super) fn take_services(&mut self) -> impl Iterator<Item = Owned> + use<> {
         std::mem::take(&mut self.services).into_values()
-    }
-
-    /// One above all numbers of sets that were seen.
-    pub(super) fn next_sources(&self) -> u32 {
-        let owned = self
-            .services
-            .values()
-            .flat_map(|owned| owned.sources.keys());
-        let last = owned.chain(self.spare_sources.keys()).max();
-        last.map_or(0, |last| last + 1)
-    }
-
-    pub(super) fn take_spare_sources(&mut self) -> Sources {
-        std::mem::take(&mut self.spare_sources)
     }
 
     pub(super) fn take_spare(&mut self) -> Vec<(u32, Backend)> {

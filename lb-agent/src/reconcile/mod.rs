@@ -11,6 +11,7 @@
 mod adopt;
 mod inherit;
 mod pool;
+mod sources;
 mod stock;
 
 use std::{
@@ -27,6 +28,7 @@ use self::{
     adopt::Adoptable,
     inherit::Inheritance,
     pool::{Ids, Slots},
+    sources::Sources,
     stock::{InUse, Owned, References, Stock},
 };
 use crate::compile::{FrontendKind, Port, PortId};
@@ -103,8 +105,9 @@ impl Reconciler {
     pub fn new(snapshot: Snapshot) -> Self {
         let mut slots = Slots::new(maps::SLOTS as u32);
         let mut ids = Ids::new(maps::BACKENDS as u32, snapshot.first_generation.max(1));
-        let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots);
-        let stock = Stock::new(ids, slots, adoptable.next_sources());
+        let mut sources = Sources::new(&snapshot.sources);
+        let adoptable = Adoptable::new(&snapshot, &mut ids, &mut slots, &mut sources);
+        let stock = Stock::new(ids, slots, sources);
         let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
             ports: BTreeMap::new(),
@@ -179,9 +182,7 @@ impl Reconciler {
         self.release(now, tables);
         self.spare = self.adoptable.take_spare();
         self.retire_spare(now, tables);
-        for (set, networks) in self.adoptable.take_spare_sources() {
-            self.stock.rest(set, networks, now);
-        }
+        self.stock.sources.drop_unowned(now);
     }
 
     /// Tries again what failed, and takes back what has rested. To be called

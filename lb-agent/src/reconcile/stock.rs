@@ -2,18 +2,19 @@
 //! before a frontend shows them, freed after none does.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
 
 use ipnet::IpNet;
-use lb_common::{Backend, Frontend, NetworkKey, Slice, maps};
+use lb_common::{Backend, Frontend, Slice, maps};
 
 use super::{
     TableError, Tables,
     adopt::NOBODY,
-    pool::{Ids, SLOT_GRACE, Slots},
+    pool::{Ids, Slots},
+    sources::Sources,
 };
 use crate::compile::{self, Port, Set};
 
@@ -21,15 +22,14 @@ use crate::compile::{self, Port, Set};
 pub(super) type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
 /// Runs of slots, with the ids in them, sorted.
 pub(super) type Slices = BTreeMap<Slice, Vec<u32>>;
-/// Networks by the number of their set.
-pub(super) type Sources = BTreeMap<u32, BTreeSet<IpNet>>;
 
 /// What a port has in the maps, besides its frontends.
 #[derive(Debug, Default)]
 pub(super) struct Owned {
     pub(super) backends: Backends,
     pub(super) slices: Slices,
-    pub(super) sources: Sources,
+    /// Networks by the number of their set.
+    pub(super) sources: BTreeMap<u32, BTreeSet<IpNet>>,
 }
 
 impl Owned {
@@ -128,20 +128,17 @@ impl InUse {
 pub(super) struct Stock {
     pub(super) ids: Ids,
     pub(super) slots: Slots,
-    next_sources: u32,
+    pub(super) sources: Sources,
     unretired: BTreeMap<u32, Backend>,
-    /// Sets that no frontend shows, until no program may still look at them.
-    resting: VecDeque<(Duration, u32, BTreeSet<IpNet>)>,
 }
 
 impl Stock {
-    pub(super) fn new(ids: Ids, slots: Slots, next_sources: u32) -> Self {
+    pub(super) fn new(ids: Ids, slots: Slots, sources: Sources) -> Self {
         Self {
             ids,
             slots,
-            next_sources: next_sources.max(NetworkKey::FIRST_SOURCES),
+            sources,
             unretired: BTreeMap::new(),
-            resting: VecDeque::new(),
         }
     }
 
@@ -175,8 +172,9 @@ impl Stock {
         let local = ids(Set::Local, &port.local);
         let cluster = self.write_slice(&mut owned.slices, cluster, now, tables)?;
         let local = self.write_slice(&mut owned.slices, local, now, tables)?;
-        let sources = match frontends().any(|frontend| frontend.restricted) {
-            true => self.write_sources(&mut owned.sources, &port.sources, now, tables)?,
+        let restricted = frontends().any(|frontend| frontend.restricted);
+        let sources = match restricted && !port.sources.is_empty() {
+            true => self.write_sources(owned, &port.sources, now, tables)?,
             false => 0,
         };
         Ok(References {
@@ -206,8 +204,8 @@ impl Stock {
         });
         let unused =
             |set: &u32, _: &mut _| !shown.sources.contains(set) && !wanted.sources.contains(set);
-        for (set, networks) in owned.sources.extract_if(.., unused) {
-            self.resting.push_back((now + SLOT_GRACE, set, networks));
+        for (set, _) in owned.sources.extract_if(.., unused) {
+            self.sources.free(set, now);
         }
         let retired = owned.backends.extract_if(.., |endpoint, (id, _)| {
             !wanted.members.contains(endpoint) && !in_use.contains(id)
@@ -241,31 +239,31 @@ impl Stock {
         }
     }
 
-    /// Deletes a set of sources as soon as no program can be looking at it.
-    pub(super) fn rest(&mut self, set: u32, networks: BTreeSet<IpNet>, now: Duration) {
-        self.resting.push_back((now + SLOT_GRACE, set, networks));
-    }
-
     /// Takes back what has rested, and tries again what failed.
     pub(super) fn settle(&mut self, now: Duration, tables: &mut impl Tables) {
         for (id, backend) in std::mem::take(&mut self.unretired) {
             self.retire(id, backend, now, tables);
         }
-        while let Some((_, set, networks)) = self.resting.pop_front_if(|&mut (at, ..)| at <= now) {
-            if let Err(error) = tables.delete_sources(set, &networks) {
-                tracing::warn!(%error, set, "sources not deleted, will retry");
-                self.rest(set, networks, now);
-            }
-        }
+        self.sources.settle(now, tables);
     }
 
     pub(super) fn failures(&self) -> usize {
         self.unretired.len()
     }
 
-    #[cfg(test)]
-    pub(super) fn resting(&self) -> usize {
-        self.resting.len()
+    fn write_sources(
+        &mut self,
+        owned: &mut Owned,
+        networks: &BTreeSet<IpNet>,
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Result<u32, TableError> {
+        if let Some((&set, _)) = owned.sources.iter().find(|(_, held)| *held == networks) {
+            return Ok(set);
+        }
+        let set = self.sources.take(networks, now, tables)?;
+        owned.sources.insert(set, networks.clone());
+        Ok(set)
     }
 
     fn write_backend(
@@ -329,31 +327,6 @@ impl Stock {
         }
         slices.insert(slice, ids);
         Ok(slice)
-    }
-
-    /// The number of a set that holds `networks`: one there is, else a new
-    /// one; 0 for no restriction.
-    fn write_sources(
-        &mut self,
-        sources: &mut Sources,
-        networks: &BTreeSet<IpNet>,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<u32, TableError> {
-        if networks.is_empty() {
-            return Ok(0);
-        }
-        if let Some((&set, _)) = sources.iter().find(|(_, held)| *held == networks) {
-            return Ok(set);
-        }
-        let set = self.next_sources;
-        self.next_sources += 1;
-        if let Err(error) = tables.write_sources(set, networks) {
-            self.rest(set, networks.clone(), now);
-            return Err(error);
-        }
-        sources.insert(set, networks.clone());
-        Ok(set)
     }
 }
 

@@ -2,6 +2,7 @@ mod adoption;
 mod failures;
 mod memory;
 mod properties;
+mod sources;
 mod world;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -100,8 +100,9 @@ impl<'a> Node<'a> {
         self.store = Store::default();
         let context = node::context(options, &object.name, Some(&object), &interfaces);
         self.store.set_node(context);
-        self.dataplane
-            .configure(&node::settings(options, Some(&object)))?;
+        if let Some(settings) = node::settings(options, Some(&object)) {
+            self.dataplane.configure(&settings)?;
+        }
         self.forget_clients()?;
         self.forget_connections()
     }

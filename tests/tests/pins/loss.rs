@@ -1,17 +1,20 @@
 //! Without a source of Services, nothing is taken away.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, io, path::Path, thread, time::Duration};
 
+use aya::maps::{LpmTrie, Map, MapData, lpm_trie};
+use lb_common::NetworkKey;
 use lb_tests::{
     api::{Api, Resource},
-    lab::LabOptions,
+    lab::{Exchange, Family, Lab, LabOptions, Protocol, pod_cidrs},
 };
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::{
     answers::check_works,
     dump::dump,
-    kernel::links,
+    kernel::{links, map_path},
     site::{self, BACKENDS, NODE_PORT, Site, service, slices},
 };
 
@@ -94,4 +97,88 @@ fn a_lost_folder_takes_nothing_away() {
     let has_it_all = |status: &Value| status["services"].as_array().unwrap().len() == 1;
     site.agent.wait_for("told of web", has_it_all).unwrap();
     check("the folder is back");
+}
+
+/// A node's server, with `web` in it, and the arguments to reach it.
+fn served(lab: &Lab, runtime: &Runtime, node: Value) -> (Api, [String; 2]) {
+    let start = || runtime.block_on(Api::start());
+    let api = lab.node(1).netns.run(start).unwrap();
+    api.put(Resource::Nodes, node);
+    api.put(Resource::Services, service("web", 10, NODE_PORT));
+    for slice in slices(lab, "web", &BACKENDS) {
+        api.put(Resource::EndpointSlices, slice);
+    }
+    let kubeconfig = lab.folder().join("kubeconfig");
+    api.write_kubeconfig(&kubeconfig).unwrap();
+    let arguments = ["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
+    (api, arguments)
+}
+
+/// Networks of a set, as bytes of their keys.
+fn networks(pins: &Path, set: u32) -> Vec<Vec<u8>> {
+    type Key = lpm_trie::Key<NetworkKey>;
+    let map = MapData::from_pin(map_path(pins, "NETWORKS")).unwrap();
+    let map: LpmTrie<_, NetworkKey, u32> = Map::LpmTrie(map).try_into().unwrap();
+    let keys = map.keys().map(Result::unwrap);
+    let mut networks: Vec<Vec<u8>> = keys
+        .filter(|key: &Key| key.data().set == set)
+        .map(|key| {
+            let words = key.data().address.words;
+            let bytes = words.map(u32::to_ne_bytes).concat();
+            [bytes, key.prefix_len().to_be_bytes().to_vec()].concat()
+        })
+        .collect();
+    networks.sort_unstable();
+    networks
+}
+
+/// What tells pods from others is kept until the Node is seen again.
+#[test]
+fn pod_networks_outlive_an_agent_without_a_server() {
+    let runtime = Runtime::new().unwrap();
+    let lab = site::lab(&LabOptions::default());
+    let cidrs = pod_cidrs(1);
+    let node = json!({
+        "metadata": {"name": "node1"},
+        "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+    });
+    let (mut api, arguments) = served(&lab, &runtime, node);
+    let [flag, kubeconfig] = arguments.each_ref().map(String::as_str);
+    let arguments = [flag, kubeconfig, "--detect-pods", "node-cidr"];
+    let mut agent = lab.start_agent(1, &arguments).unwrap();
+    agent.wait_ready().unwrap();
+    let pods = || networks(&lab.pins(1), NetworkKey::PODS);
+    let before = pods();
+    assert_eq!(before.len(), 2, "{before:?}");
+    runtime.block_on(api.stop());
+    agent.kill().unwrap();
+    agent.start().unwrap();
+    let is_up = |status: &Value| status["synced"] == false;
+    agent.wait_for("up", is_up).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(pods(), before);
+}
+
+/// A version with other settings takes the clusterIPs over all the same.
+#[test]
+fn unknown_ports_are_refused_though_the_settings_are_new() {
+    let runtime = Runtime::new().unwrap();
+    let lab = site::lab(&LabOptions::default());
+    let (_api, arguments) = served(&lab, &runtime, json!({"metadata": {"name": "node1"}}));
+    let arguments = arguments.each_ref().map(String::as_str);
+    let mut agent = lab.start_agent(1, &arguments).unwrap();
+    agent.wait_ready().unwrap();
+    let shell = lab.pod("shell").unwrap();
+    let answer = || {
+        let mut to = site::cluster_ip(Family::V4, 10);
+        to.set_port(81);
+        let exchange = Exchange::new(Protocol::Tcp, to);
+        exchange.run_in(&shell.netns).unwrap_err().kind()
+    };
+    assert_eq!(answer(), io::ErrorKind::ConnectionRefused);
+    agent.kill().unwrap();
+    fs::remove_file(map_path(&lab.pins(1), "SETTINGS")).unwrap();
+    agent.start().unwrap();
+    agent.wait_ready().unwrap();
+    assert_eq!(answer(), io::ErrorKind::ConnectionRefused);
 }

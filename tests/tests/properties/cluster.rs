@@ -58,7 +58,7 @@ impl ThisNode {
     }
 
     pub(crate) fn settings(&self) -> Settings {
-        node::settings(&self.options, Some(&self.object()))
+        node::settings(&self.options, Some(&self.object())).unwrap()
     }
 
     fn object(&self) -> Node {

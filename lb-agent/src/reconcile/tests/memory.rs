@@ -33,6 +33,10 @@ pub(super) struct Memory {
     pub(super) slots: BTreeMap<u32, u32>,
     pub(super) backends: BTreeMap<u32, Backend>,
     pub(super) sources: BTreeMap<u32, BTreeSet<IpNet>>,
+    /// For so many networks, if there is a limit.
+    pub(super) room: Option<usize>,
+    /// Sets that were refused for want of room, in part written.
+    halves: BTreeMap<u32, usize>,
     /// Every accepted write, as a line of text.
     pub(super) writes: Vec<String>,
     /// Attempts from now on that are refused, by their number.
@@ -113,6 +117,12 @@ impl Memory {
         networks
             .unwrap_or_else(|| panic!("set {set} is shown and not written: {:#?}", self.writes))
             .clone()
+    }
+
+    /// Networks in all sets, whole or not.
+    pub(super) fn networks_held(&self) -> usize {
+        let whole = self.sources.values().map(BTreeSet::len).sum::<usize>();
+        whole + self.halves.values().sum::<usize>()
     }
 
     fn members(&self, slice: Slice) -> Members {
@@ -269,6 +279,15 @@ impl Tables for Memory {
 
     fn write_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
         let list: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        if let Some(room) = self.room
+            && networks.len() > room - self.networks_held()
+        {
+            self.halves.insert(set, room - self.networks_held());
+            return Err(TableError {
+                map: "NETWORKS",
+                reason: "full".to_owned(),
+            });
+        }
         self.attempt("NETWORKS", format!("sources {set}: {}", list.join(" ")))?;
         if self.rules.is_some() {
             let shown = self.frontends.values().any(|f| f.sources == set);
@@ -283,6 +302,9 @@ impl Tables for Memory {
     }
 
     fn delete_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError> {
+        if self.halves.remove(&set).is_some() {
+            return Ok(());
+        }
         self.attempt("NETWORKS", format!("delete-sources {set}"))?;
         if let Some(held) = self.sources.remove(&set) {
             assert_eq!(held, *networks, "set {set}");

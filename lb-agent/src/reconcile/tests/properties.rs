@@ -144,7 +144,7 @@ proptest! {
         check(&reconciler, &memory, &world);
         memory.now += Duration::from_secs(10);
         reconciler.retry(memory.now, &mut memory);
-        prop_assert_eq!(reconciler.stock.resting(), 0);
+        prop_assert_eq!(reconciler.stock.sources.resting(), 0);
         check(&reconciler, &memory, &world);
     }
 }
