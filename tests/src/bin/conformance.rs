@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use lb_tests::{
     conformance::{self, Summary},
@@ -35,5 +35,10 @@ fn run(options: &Options) -> Result<Summary> {
     clean_up_on_signal()?;
     let summary = conformance::run(&options.paths, |failure| println!("{failure}"))?;
     println!("{} passed, {} failed", summary.passed, summary.failed);
+    // What is misspelt is not checked, and must not pass for all right.
+    ensure!(
+        summary.passed + summary.failed > 0,
+        "found no flow to check in any scenario, accepted: files with `flows`"
+    );
     Ok(summary)
 }

@@ -20,7 +20,7 @@ use super::{
 
 #[test]
 fn a_lost_server_takes_nothing_away() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let lab = site::lab(&LabOptions::default());
     let start = || runtime.block_on(Api::start());
     let mut api = lab.node(1).netns.run(start).unwrap();
