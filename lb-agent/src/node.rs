@@ -171,6 +171,7 @@ mod tests {
             mac: None,
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             up: true,
+            is_port: false,
         }
     }
 

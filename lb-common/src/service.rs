@@ -124,10 +124,13 @@ impl Backend {
 
 layout! {
     /// An interface that programs are attached to, by interface index.
-    pub struct Interface: 40 {
+    pub struct Interface: 48 {
         /// [`InterfaceKind`].
         pub kind: u32,
         pub flags: u32,
+        /// Its hardware address in three words as they lie in a frame, and a
+        /// word of zero; all zero if it has none.
+        pub mac: [u16; 4],
         /// Source of SNAT out of this interface: its own address, else the
         /// node's; zero if there is none.
         pub v4: Address,
@@ -141,6 +144,8 @@ impl Interface {
     pub const REDIRECT: u32 = 1;
     /// XDP runs here, before TC.
     pub const XDP: u32 = 2;
+    /// What leaves here has passed the egress hook of a bridge.
+    pub const PORT: u32 = 4;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

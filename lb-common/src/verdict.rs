@@ -78,6 +78,8 @@ verdicts! {
     Deferred = "deferred", Untouched;
     /// TCP to a frontend, of no known connection, and not the start of one.
     Stray = "stray", Untouched;
+    /// To a frontend, in a frame for another machine.
+    Overheard = "overheard", Untouched;
     /// First packet of a connection.
     Opened = "opened", Translated;
     Forward = "forward", Translated;
@@ -95,6 +97,8 @@ verdicts! {
     NoService = "no_service", Dropped;
     /// The backend that was drawn is gone.
     NoBackend = "no_backend", Dropped;
+    /// A reply of a backend elsewhere that came in by a pod's interface.
+    ForgedReply = "forged_reply", Dropped;
     /// The route to the backend or the client is missing or prohibited.
     NoRoute = "no_route", Dropped;
     /// Source translation is needed and the interface has no address.

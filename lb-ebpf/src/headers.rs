@@ -40,7 +40,8 @@ impl TcpFlags {
 
     #[inline(always)]
     pub(crate) const fn opens(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK) == Self::SYN
+        const MEANT: u8 = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN;
+        self.0 & MEANT == Self::SYN
     }
 
     #[inline(always)]

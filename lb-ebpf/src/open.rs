@@ -54,6 +54,9 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<
     if !starts_flow(headers) {
         return Err(Verdict::Stray);
     }
+    if is_overheard(packet) {
+        return Err(Verdict::Overheard);
+    }
     if frontend.sources != 0 && !networks::contains(frontend.sources, &key.source) {
         return Err(Verdict::SourceRange);
     }
@@ -132,6 +135,9 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Verdict {
     if was_seen || !networks::may_be_service::<F>(&tuple.destination) {
         return Verdict::NoFrontend;
     }
+    if is_overheard(packet) {
+        return Verdict::Overheard;
+    }
     if services::is_cluster_ip(&tuple.destination) {
         return Verdict::Rejected;
     }
@@ -139,6 +145,16 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Verdict {
         return Verdict::NoService;
     }
     Verdict::NoFrontend
+}
+
+/// Whether the packet is between two other machines.
+#[inline(always)]
+fn is_overheard<P: Packet>(packet: &P) -> bool {
+    if matches!(P::HOOK, Hook::TcEgress) {
+        return false;
+    }
+    let entering = interfaces::interface(packet.interface());
+    entering.is_some_and(|interface| packet.is_for_another_machine(interface))
 }
 
 /// The backends that the client may have.
@@ -173,7 +189,11 @@ fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
     match P::HOOK {
         // From outside, the node's own source is forged.
         Hook::Xdp => interfaces::owner(&tuple.source).is_none(),
-        Hook::TcEgress => packet.origin() == 0,
+        Hook::TcEgress => {
+            let leaving = interfaces::interface(packet.interface());
+            let is_port = leaving.is_some_and(|leaving| leaving.flags & Interface::PORT != 0);
+            packet.origin() == 0 && !is_port
+        }
         Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {
             interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0
         }),

@@ -2,7 +2,7 @@
 
 use core::hint;
 
-use lb_common::{Hook, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, Verdict, checksum::Delta};
 
 use crate::{family::Family, route::Route};
 
@@ -30,6 +30,10 @@ pub trait Packet {
 
     /// Interface index the packet came in by; 0 if this node sent it.
     fn origin(&self) -> u32;
+
+    /// Whether the frame, which came in by `interface`, is addressed to another
+    /// machine: switches flood, and interfaces listen to all.
+    fn is_for_another_machine(&self, interface: &Interface) -> bool;
 
     /// Corrects a TCP or UDP checksum. `addresses` is what changed in the
     /// pseudo header, `ports` what changed in the header itself.

@@ -3,7 +3,7 @@
 use core::hint;
 
 use aya_log_ebpf::trace;
-use lb_common::{Connection, Hook, Path, Tuple, Verdict, verdict::Class};
+use lb_common::{Connection, Hook, InterfaceKind, Path, Tuple, Verdict, verdict::Class};
 
 use crate::{
     connections::{self, Found},
@@ -102,12 +102,12 @@ fn find<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
     if let Some(connection) = &known
         && (connection.flags & Connection::REPLY != 0 || !is_outdated(headers, connection))
     {
-        return follow::<P>(headers, known);
+        return follow(packet, headers, known);
     }
     match open::<P, F>(packet, headers) {
         // A flow keeps its old backend as long as there is no other.
         Err(Verdict::Rejected) if headers.tuple.protocol != TCP && known.is_some() => {
-            follow::<P>(headers, known)
+            follow(packet, headers, known)
         }
         result => result,
     }
@@ -116,6 +116,7 @@ fn find<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
 /// One more packet of a connection.
 #[inline(always)]
 fn follow<P: Packet>(
+    packet: &P,
     headers: &Headers,
     connection: Option<&'static mut Connection>,
 ) -> Step<Found> {
@@ -125,6 +126,12 @@ fn follow<P: Packet>(
         let at_egress = connection.flags & Connection::AT_EGRESS != 0;
         if at_egress != matches!(P::HOOK, Hook::TcEgress) {
             return Err(Verdict::OtherHook);
+        }
+        if matches!(P::HOOK, Hook::TcIngress)
+            && services::is_elsewhere(connection.backend, connection.generation)
+            && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
+        {
+            return Err(Verdict::ForgedReply);
         }
         verdict = Verdict::Reply;
     }

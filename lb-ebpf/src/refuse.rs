@@ -192,7 +192,12 @@ fn send_back<P: Packet, F: Family>(
 ) -> Step<()> {
     F::write_answer(answer, &headers.tuple, protocol, length);
     let whole = F::HEADER as u32 + length;
-    packet.resize(headers.network as u32 + whole)?;
+    // TC does not cut into a header whose checksum the device is to complete.
+    let least = match (P::HOOK, protocol) {
+        (Hook::TcIngress | Hook::TcEgress, TCP) => headers.transport + size_of::<TcpHeader>(),
+        _ => 0,
+    };
+    packet.resize((headers.network as u32 + whole).max(least as u32))?;
     packet.store(headers.network, answer.at(0), whole, Answer::SIZE as u32)
 }
 

@@ -128,3 +128,12 @@ pub(crate) fn is_current(id: u32, generation: u32) -> bool {
         .get(id)
         .is_some_and(|backend| backend.generation == generation)
 }
+
+/// Whether the backend that a connection remembers is in use, and not on this
+/// node.
+#[inline(always)]
+pub(crate) fn is_elsewhere(id: u32, generation: u32) -> bool {
+    BACKENDS.get(id).is_some_and(|backend| {
+        backend.generation == generation && backend.flags & Backend::LOCAL == 0
+    })
+}

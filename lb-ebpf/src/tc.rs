@@ -10,11 +10,12 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use lb_common::{Hook, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
 
 use crate::{
     counters,
@@ -43,6 +44,10 @@ pub struct Tc<D> {
     context: TcContext,
     direction: PhantomData<D>,
 }
+
+/// Beside a label, says that it is ours: the kernel clears the mark of packets
+/// that come from another network namespace, and keeps their `tc_index`.
+const PROOF: u32 = 0x4c62_0f1e;
 
 /// What `tc_index` says to the next hook, which clears it.
 const TRANSLATED: u32 = 0x4c01;
@@ -83,14 +88,24 @@ impl<D> Tc<D> {
 
     #[inline(always)]
     fn label(&self, label: u32) {
-        // SAFETY: the context is the program's own, and the field writable.
-        unsafe { ptr::write_volatile(&raw mut (*self.skb()).tc_index, label) };
+        let proof = if label == 0 { 0 } else { PROOF };
+        // SAFETY: the context is the program's own, and the fields writable.
+        unsafe {
+            ptr::write_volatile(&raw mut (*self.skb()).tc_index, label);
+            ptr::write_volatile(&raw mut (*self.skb()).mark, proof);
+        }
     }
 
+    /// 0 if there is no label, or if it is not ours.
     #[inline(always)]
     fn labelled(&self) -> u32 {
         // SAFETY: the context is the program's own.
-        unsafe { ptr::read_volatile(&raw const (*self.skb()).tc_index) }
+        unsafe {
+            match ptr::read_volatile(&raw const (*self.skb()).mark) {
+                PROOF => ptr::read_volatile(&raw const (*self.skb()).tc_index),
+                _ => 0,
+            }
+        }
     }
 
     #[inline(always)]
@@ -109,7 +124,11 @@ impl Tc<Ingress> {
     #[inline(always)]
     #[must_use]
     pub fn is_resent(&self) -> bool {
-        self.labelled() == RESEND
+        let resent = self.labelled() == RESEND;
+        if resent {
+            self.label(0);
+        }
+        resent
     }
 }
 
@@ -161,6 +180,15 @@ impl<D: Direction> Packet for Tc<D> {
     fn origin(&self) -> u32 {
         // SAFETY: the context is the program's own.
         unsafe { (*self.skb()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn is_for_another_machine(&self, interface: &Interface) -> bool {
+        const PACKET_OTHERHOST: u32 = 3;
+        // What comes in at a port of a bridge is addressed to the bridge.
+        // SAFETY: the context is the program's own.
+        let kind = unsafe { (*self.skb()).pkt_type };
+        interface.kind == InterfaceKind::Uplink as u32 && kind == PACKET_OTHERHOST
     }
 
     #[inline(always)]
@@ -299,6 +327,12 @@ impl<D: Direction> Packet for Tc<D> {
 
     #[inline(always)]
     fn deliver(&self, interface: u32) -> Step<i32> {
+        const PACKET_HOST: u32 = 0;
+        // What comes in at a port of a bridge is addressed to the bridge.
+        // SAFETY: the context is the program's own.
+        if unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) } != 0 {
+            return Err(Verdict::Refused);
+        }
         self.label(DELIVER);
         self.neighbour(interface, ptr::null_mut(), 0)
     }

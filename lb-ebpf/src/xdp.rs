@@ -75,6 +75,14 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn is_for_another_machine(&self, interface: &Interface) -> bool {
+        let [a, b, c, _] = interface.mac;
+        // SAFETY: `at` has checked the bounds.
+        let destination = at::<[u16; 3]>(self, 0).map(|macs| unsafe { *macs });
+        a | b | c != 0 && destination.is_ok_and(|destination| destination != [a, b, c])
+    }
+
+    #[inline(always)]
     fn fix_transport_checksum<F: Family>(
         &self,
         offset: usize,

@@ -5,8 +5,12 @@
 
 #[path = "services/affinity.rs"]
 mod affinity;
+#[path = "services/bridge.rs"]
+mod bridge;
 #[path = "services/draining.rs"]
 mod draining;
+#[path = "services/forgeries.rs"]
+mod forgeries;
 #[path = "services/policies.rs"]
 mod policies;
 #[path = "services/refusals.rs"]

@@ -164,6 +164,7 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         mac: None,
         addresses: Vec::new(),
         up: true,
+        is_port: false,
     };
 
     let (ready, stop) = (AtomicBool::new(false), AtomicBool::new(false));

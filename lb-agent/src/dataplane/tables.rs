@@ -136,9 +136,16 @@ impl Dataplane {
             if xdp(self, interface) {
                 flags |= Interface::XDP;
             }
+            if interface.is_port {
+                flags |= Interface::PORT;
+            }
             let record = Interface {
                 kind: kind(interface.kind) as u32,
                 flags,
+                mac: interface.mac.map_or([0; 4], |mac| {
+                    let [a, b, c, d, e, f] = mac;
+                    [[a, b], [c, d], [e, f], [0, 0]].map(u16::from_ne_bytes)
+                }),
                 v4: own(Family::V4),
                 v6: own(Family::V6),
             };

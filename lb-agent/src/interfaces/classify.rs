@@ -29,6 +29,7 @@ pub fn classify(facts: &Facts, node_ips: &[IpAddr], patterns: &Patterns) -> Vec<
                 mac: link.mac,
                 addresses: view.addresses(*index).to_vec(),
                 up: link.up,
+                is_port: link.controller.is_some(),
             })
         })
         .collect()

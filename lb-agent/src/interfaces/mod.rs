@@ -29,6 +29,8 @@ pub struct Interface {
     pub addresses: Vec<IpAddr>,
     /// Administratively up (`IFF_UP`), with or without a carrier.
     pub up: bool,
+    /// A port of a bridge, bond or team: what leaves by it left by that first.
+    pub is_port: bool,
 }
 
 /// The role of an interface.

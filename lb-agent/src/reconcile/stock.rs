@@ -226,7 +226,7 @@ impl Stock {
         let generation = backend.generation.wrapping_add(1).max(1);
         // The rest stays: a program may be reading it.
         let dead = Backend {
-            flags: 0,
+            flags: backend.flags & !Backend::ALIVE,
             generation,
             ..backend
         };

@@ -16,6 +16,8 @@ use anyhow::{Context as _, Result};
 use lb_agent::interfaces::{Device, Interface, Kind};
 use nix::net::if_::if_nameindex;
 
+use crate::packet::frame::NODE_MAC;
+
 /// Everything leaves this way.
 const GATEWAYS: [&str; 2] = ["169.254.0.1", "fe80::1"];
 
@@ -23,10 +25,11 @@ const GATEWAYS: [&str; 2] = ["169.254.0.1", "fe80::1"];
 pub(crate) fn links() -> String {
     let mut batch = "link set lo up\n".to_owned();
     for name in ["up0", "up1", "pod0"] {
+        let mac = NODE_MAC.map(|byte| format!("{byte:02x}")).join(":");
         // Writing to a String cannot fail.
         let _ = write!(
             batch,
-            "link add {name} type veth peer name {name}x
+            "link add {name} address {mac} type veth peer name {name}x
              link set {name} addrgenmode none up
              link set {name}x addrgenmode none up
             "
@@ -85,9 +88,10 @@ pub(crate) fn interfaces(indices: &BTreeMap<String, u32>, addresses: &[IpAddr]) 
         name: name.to_owned(),
         kind,
         device,
-        mac: None,
+        mac: (kind == Kind::Uplink).then_some(NODE_MAC),
         addresses,
         up: true,
+        is_port: false,
     };
     table.map(interface).into()
 }

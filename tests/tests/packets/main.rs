@@ -6,6 +6,7 @@
 mod backends;
 mod connections;
 mod drops;
+mod forgeries;
 mod paths;
 mod refusals;
 mod rig;

@@ -9,7 +9,10 @@
 use std::collections::BTreeMap;
 
 use lb_agent::interfaces::{Device, Interface, Kind};
-use lb_tests::lab::{Family, Pair};
+use lb_tests::{
+    lab::{Family, Pair},
+    packet::frame::NODE_MAC,
+};
 
 /// An address of each family, told apart by `network` and `host`:
 /// 10.`network`.0.`host` and fd00:`network`::`host`.
@@ -51,8 +54,9 @@ pub(crate) const FORBIDDEN: Pair = inner(12, 10);
 
 pub(crate) const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const GATEWAY1_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
-pub(crate) const UP0_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-pub(crate) const UP1_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// What frames are addressed to.
+pub(crate) const UP0_MAC: [u8; 6] = NODE_MAC;
+pub(crate) const UP1_MAC: [u8; 6] = NODE_MAC;
 
 /// What iproute2 is told.
 pub(crate) fn batch() -> String {
@@ -115,13 +119,14 @@ pub(crate) fn interfaces(indices: &BTreeMap<String, u32>) -> Vec<Interface> {
         name: name.to_owned(),
         kind,
         device,
-        mac: None,
+        mac: (kind == Kind::Uplink).then_some(NODE_MAC),
         addresses: address
             .map(|pair| Family::ALL.map(|family| pair.get(family)))
             .into_iter()
             .flatten()
             .collect(),
         up: true,
+        is_port: false,
     };
     vec![
         interface("lo", Kind::Local, Device::Loopback, Some(LOOPBACK)),

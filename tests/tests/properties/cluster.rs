@@ -101,5 +101,6 @@ fn interface(kind: Kind, addresses: &[IpAddr]) -> Interface {
         mac: None,
         addresses: addresses.to_vec(),
         up: true,
+        is_port: false,
     }
 }
