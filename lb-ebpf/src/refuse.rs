@@ -30,6 +30,9 @@ const BUCKETS: u32 = 256;
 const INTERVAL: u64 = 1_000_000;
 const BURST: u64 = 100 * INTERVAL;
 
+/// The longest options of an IPv4 header, in bytes.
+const OPTIONS: usize = 40;
+
 /// RFC 9293, section 3.1.
 #[repr(C)]
 struct TcpHeader {
@@ -43,6 +46,12 @@ struct TcpHeader {
     window: u16,
     checksum: u16,
     urgent: u16,
+}
+
+#[repr(C)]
+struct Reset {
+    header: TcpHeader,
+    data: [u32; OPTIONS / 4],
 }
 
 /// RFC 792; RFC 4443, section 2.1.
@@ -129,16 +138,23 @@ fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
         checksum: 0,
         urgent: 0,
     };
-    const LENGTH: u32 = size_of::<TcpHeader>() as u32;
+    // In place of IP options there is data, zeros: the kernel does not cut into
+    // a header whose checksum a device is to complete (RFC 1122, section
+    // 4.2.2.12, lets a reset carry data).
+    let options = headers.transport - headers.network - F::HEADER;
+    let length = (size_of::<TcpHeader>() + options) as u32;
     let answer = &mut scratch::get()?.answer;
-    let pseudo = F::pseudo_sum(&headers.tuple, TCP, LENGTH);
+    let pseudo = F::pseudo_sum(&headers.tuple, TCP, length);
+    let reset = Reset {
+        header: segment,
+        data: [0; OPTIONS / 4],
+    };
     // SAFETY: the buffer is aligned to 4 and far longer.
-    let placed = unsafe { &mut *answer.at::<TcpHeader>(F::HEADER) };
-    *placed = segment;
-    let body = sum(answer, F::HEADER, LENGTH)?;
+    unsafe { *answer.at(F::HEADER) = reset };
+    let body = sum(answer, F::HEADER, length)?;
     // SAFETY: as above.
     unsafe { (*answer.at::<TcpHeader>(F::HEADER)).checksum = pseudo.fold() };
-    send_back::<P, F>(packet, headers, answer, TCP, LENGTH)?;
+    send_back::<P, F>(packet, headers, answer, TCP, length)?;
     packet.complete_checksum(headers.network + F::HEADER + TCP_CHECKSUM, pseudo, body)
 }
 
@@ -192,12 +208,7 @@ fn send_back<P: Packet, F: Family>(
 ) -> Step<()> {
     F::write_answer(answer, &headers.tuple, protocol, length);
     let whole = F::HEADER as u32 + length;
-    // TC does not cut into a header whose checksum the device is to complete.
-    let least = match (P::HOOK, protocol) {
-        (Hook::TcIngress | Hook::TcEgress, TCP) => headers.transport + size_of::<TcpHeader>(),
-        _ => 0,
-    };
-    packet.resize((headers.network as u32 + whole).max(least as u32))?;
+    packet.resize(headers.network as u32 + whole)?;
     packet.store(headers.network, answer.at(0), whole, Answer::SIZE as u32)
 }
 

@@ -91,6 +91,8 @@ impl Answer {
                 body.extend(sequence.to_be_bytes());
                 body.extend(acknowledgment.to_be_bytes());
                 body.extend([5 << 4, *flags, 0, 0, 0, 0, 0, 0]);
+                // Data in place of the IP options.
+                body.resize(body.len() + self.asked.options, 0);
                 (body, 16, true)
             }
             Content::Error { kind, code, quote } => {

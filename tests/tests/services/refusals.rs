@@ -1,6 +1,6 @@
 //! A Service that loses its last endpoint, and gets it back.
 
-use std::{io, time::Instant};
+use std::{io, os::fd::AsRawFd, time::Instant};
 
 use lb_tests::lab::{Exchange, Family, Protocol};
 use serde_json::json;
@@ -145,4 +145,36 @@ fn node_ports_on_localhost_are_the_nodes_own() {
     eventually("served", reply, Result::is_ok).unwrap();
     let local = stage.exchange((Client::Node, Way::Localhost), Protocol::Tcp, Family::V4);
     assert!(is_refused(&local), "by the stack, {NODE_PORT}: {local:?}");
+}
+
+/// A SYN with options has a header that TC does not cut into.
+#[test]
+fn connections_with_ip_options_are_refused_too() {
+    let stage = Stage::new(0, false, &["--xdp", "off"]);
+    stage.publish(json!({}), &[]);
+    let ask = || stage.exchange((Client::Pod, Way::ClusterIp), Protocol::Tcp, Family::V4);
+    eventually("refused", ask, is_refused).unwrap_err();
+    let to = stage.address(Way::ClusterIp, Family::V4);
+    let connect = |options: &[u8]| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        // SAFETY: the kernel reads as many bytes as the length says.
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_IP,
+                libc::IP_OPTIONS,
+                options.as_ptr().cast(),
+                options.len() as u32,
+            )
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        socket.connect_timeout(&to.into(), AT_ONCE)
+    };
+    let shell = stage.lab.pod("shell").unwrap();
+    for netns in [&shell.netns, &stage.lab.node(1).netns] {
+        for length in [4, 40] {
+            let result = netns.run(|| connect(&vec![1; length]));
+            assert!(is_refused(&result), "{length} bytes: {result:?}");
+        }
+    }
 }
