@@ -3,7 +3,38 @@
 use std::collections::BTreeMap;
 
 use super::Agent;
-use crate::{compile::PortId, health, model::ObjectName};
+use crate::{
+    compile::PortId,
+    health::{self, Progress},
+    model::ObjectName,
+};
+
+/// Which parts of what was told are done.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    /// The first full list is in.
+    synced: bool,
+    programmed: bool,
+    /// Some Service is still to be compiled.
+    dirty: bool,
+    /// Some write failed.
+    failing: bool,
+    /// Settings or attachments failed.
+    impeded: bool,
+}
+
+impl Standing {
+    fn progress(self) -> Progress {
+        if self.impeded || self.failing {
+            return Progress::Waiting;
+        }
+        match (self.synced, self.programmed && !self.dirty) {
+            (false, _) => Progress::Starting,
+            (true, false) => Progress::Waiting,
+            (true, true) => Progress::Applied,
+        }
+    }
+}
 
 impl Agent {
     /// Says how it stands with what is to be done.
@@ -14,11 +45,14 @@ impl Agent {
         } else {
             BTreeMap::new()
         };
-        let unapplied = !self.programmed
-            || failing
-            || self.settings_error.is_some()
-            || !self.attachment_errors.is_empty();
-        self.health.look(unapplied, failures);
+        let standing = Standing {
+            synced: self.store.synced,
+            programmed: self.programmed,
+            dirty: self.store.is_dirty(),
+            failing,
+            impeded: self.settings_error.is_some() || !self.attachment_errors.is_empty(),
+        };
+        self.health.look(standing.progress(), failures);
     }
 
     /// Ports that could not be written, by Service.
@@ -48,5 +82,75 @@ impl Agent {
         let packets = packets.inspect_err(|error| tracing::warn!(%error, "packets not counted"));
         // The asker may have gone.
         let _ = request.send(packets.unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_waits_until_it_is_applied() {
+        let done = Standing {
+            synced: true,
+            programmed: true,
+            dirty: false,
+            failing: false,
+            impeded: false,
+        };
+        let start = Standing {
+            synced: false,
+            programmed: false,
+            ..done
+        };
+        for (standing, expect) in [
+            (start, Progress::Starting),
+            // Parts of the first list.
+            (
+                Standing {
+                    dirty: true,
+                    ..start
+                },
+                Progress::Starting,
+            ),
+            (
+                Standing {
+                    impeded: true,
+                    ..start
+                },
+                Progress::Waiting,
+            ),
+            (
+                Standing {
+                    programmed: false,
+                    ..done
+                },
+                Progress::Waiting,
+            ),
+            (
+                Standing {
+                    dirty: true,
+                    ..done
+                },
+                Progress::Waiting,
+            ),
+            (
+                Standing {
+                    impeded: true,
+                    ..done
+                },
+                Progress::Waiting,
+            ),
+            (
+                Standing {
+                    failing: true,
+                    ..done
+                },
+                Progress::Waiting,
+            ),
+            (done, Progress::Applied),
+        ] {
+            assert_eq!(standing.progress(), expect, "{standing:?}");
+        }
     }
 }

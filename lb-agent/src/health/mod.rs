@@ -34,6 +34,7 @@ use self::{
 };
 pub use self::{
     listen::{BindAddress, BindAddressError},
+    proxy::Progress,
     scrape::{MODE, Request},
 };
 use crate::{
@@ -153,16 +154,15 @@ impl Health {
     }
 
     /// To be called every second. `failures` are ports that could not be
-    /// written, by Service; `unapplied` is true with them, and for any other
-    /// reason.
-    pub fn look(&mut self, unapplied: bool, failures: BTreeMap<ObjectName, String>) {
+    /// written, by Service.
+    pub fn look(&mut self, progress: Progress, failures: BTreeMap<ObjectName, String>) {
         let (now, time) = (Instant::now(), Timestamp::now());
         self.state
-            .send_modify(|state| state.look(unapplied, now, time));
-        if unapplied {
-            self.programming.delay();
-        } else {
-            self.programming.settle(time.into(), &self.metrics);
+            .send_modify(|state| state.look(progress, now, time));
+        match progress {
+            Progress::Starting => {}
+            Progress::Waiting => self.programming.delay(),
+            Progress::Applied => self.programming.settle(time.into(), &self.metrics),
         }
         self.servers.iter_mut().for_each(Server::retry);
         let events = self.checks.retry();
@@ -221,7 +221,7 @@ mod tests {
             let named = failures
                 .iter()
                 .map(|(service, error)| (ObjectName::new("ns", *service), (*error).to_owned()));
-            health.look(!failures.is_empty(), named.collect());
+            health.look(Progress::Waiting, named.collect());
             let mut found = Vec::new();
             while let Ok(event) = published.try_recv() {
                 assert_eq!(event.reason, "FailedToProgram");
@@ -232,7 +232,7 @@ mod tests {
         // Nobody takes them: the agent goes on.
         for round in 0..20 {
             let failure = (ObjectName::new("ns", "a"), round.to_string());
-            health.look(true, [failure].into());
+            health.look(Progress::Waiting, [failure].into());
         }
     }
 }

@@ -17,6 +17,16 @@ use crate::model::Family;
 /// A change may stay unapplied for this long: two periods of 30 seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// How the agent stands with what it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The first full list is not in: there is no change that could wait.
+    Starting,
+    /// Changes wait to be applied.
+    Waiting,
+    Applied,
+}
+
 /// What the agent's loop last said of itself.
 #[derive(Clone, Debug)]
 pub(super) struct State {
@@ -30,24 +40,28 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Nothing has been applied yet, and the node was not seen.
+    /// Nothing was told yet, and the node was not seen.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            unapplied_since: Some(now),
+            unapplied_since: None,
             last_updated: None,
             looked: now,
             node_eligible: false,
         }
     }
 
-    pub(super) fn look(&mut self, unapplied: bool, now: Instant, time: Timestamp) {
+    pub(super) fn look(&mut self, progress: Progress, now: Instant, time: Timestamp) {
         self.looked = now;
-        if unapplied {
-            self.unapplied_since.get_or_insert(now);
-            return;
+        match progress {
+            Progress::Starting => self.unapplied_since = None,
+            Progress::Waiting => {
+                self.unapplied_since.get_or_insert(now);
+            }
+            Progress::Applied => {
+                self.unapplied_since = None;
+                self.last_updated = Some(time);
+            }
         }
-        self.unapplied_since = None;
-        self.last_updated = Some(time);
     }
 
     /// A loop that does not look does not apply either.
@@ -146,9 +160,10 @@ mod tests {
 
     #[test]
     fn a_change_may_be_unapplied_for_a_minute() {
+        use Progress::{Applied, Starting, Waiting};
         struct Row {
-            /// When the loop looks, and whether it finds something unapplied.
-            looks: &'static [(u64, bool)],
+            /// When the loop looks, and what it finds.
+            looks: &'static [(u64, Progress)],
             asked: u64,
             healthy: bool,
         }
@@ -160,20 +175,30 @@ mod tests {
         let table = [
             row(&[], 59, true),
             row(&[], 60, false),
-            row(&[(30, true)], 60, false),
-            row(&[(50, false)], 100, true),
+            row(&[(30, Waiting)], 89, true),
+            row(&[(30, Waiting)], 90, false),
+            row(&[(50, Applied)], 100, true),
             // Nobody looks any more.
-            row(&[(50, false)], 110, false),
-            row(&[(50, false), (60, true), (110, true)], 119, true),
-            row(&[(50, false), (60, true), (120, true)], 120, false),
-            row(&[(60, true), (120, true), (121, false)], 122, true),
+            row(&[(50, Applied)], 110, false),
+            row(&[(61, Starting)], 121, false),
+            // No API server was reached yet.
+            row(&[(61, Starting), (120, Starting)], 121, true),
+            row(&[(61, Starting), (120, Waiting), (150, Waiting)], 179, true),
+            row(
+                &[(61, Starting), (120, Waiting), (150, Waiting)],
+                180,
+                false,
+            ),
+            row(&[(50, Applied), (60, Waiting), (110, Waiting)], 119, true),
+            row(&[(50, Applied), (60, Waiting), (120, Waiting)], 120, false),
+            row(&[(60, Waiting), (120, Waiting), (121, Applied)], 122, true),
         ];
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
         for (number, row) in table.iter().enumerate() {
             let mut state = State::new(start);
-            for &(second, unapplied) in row.looks {
-                state.look(unapplied, at(second), Timestamp::UNIX_EPOCH);
+            for &(second, progress) in row.looks {
+                state.look(progress, at(second), Timestamp::UNIX_EPOCH);
             }
             let found = state.is_healthy(at(row.asked));
             assert_eq!(found, row.healthy, "row {number}");
@@ -202,7 +227,7 @@ mod tests {
             let mut state = State::new(start);
             state.node_eligible = eligible;
             if synced {
-                state.look(false, start, updated.parse().unwrap());
+                state.look(Progress::Applied, start, updated.parse().unwrap());
             }
             let now = start + if stuck { LIMIT } else { Duration::ZERO };
             for (of_node, code) in [false, true].into_iter().zip(codes) {
