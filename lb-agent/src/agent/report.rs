@@ -17,21 +17,30 @@ struct Standing {
     programmed: bool,
     /// Some Service is still to be compiled.
     dirty: bool,
-    /// Some write failed.
-    failing: bool,
+    writes: Writes,
     /// Settings or attachments failed.
     impeded: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    Done,
+    /// Some failed. One Service does not make the node unfit for the others.
+    Failing,
+    /// No port at all is as it should be.
+    AllFailing,
+}
+
 impl Standing {
     fn progress(self) -> Progress {
-        if self.impeded || self.failing {
+        if self.impeded || self.writes == Writes::AllFailing {
             return Progress::Waiting;
         }
-        match (self.synced, self.programmed && !self.dirty) {
-            (false, _) => Progress::Starting,
-            (true, false) => Progress::Waiting,
-            (true, true) => Progress::Applied,
+        match (self.synced, self.programmed && !self.dirty, self.writes) {
+            (false, _, _) => Progress::Starting,
+            (true, false, _) => Progress::Waiting,
+            (true, true, Writes::Done) => Progress::Applied,
+            (true, true, Writes::Failing | Writes::AllFailing) => Progress::Refused,
         }
     }
 }
@@ -39,20 +48,31 @@ impl Standing {
 impl Agent {
     /// Says how it stands with what is to be done.
     pub(super) fn report(&mut self) {
-        let failing = self.reconciler.failures() > 0;
-        let failures = if failing {
-            self.failures()
-        } else {
-            BTreeMap::new()
+        let writes = self.writes();
+        let failures = match writes {
+            Writes::Done => BTreeMap::new(),
+            Writes::Failing | Writes::AllFailing => self.failures(),
         };
         let standing = Standing {
             synced: self.store.synced,
             programmed: self.programmed,
             dirty: self.store.is_dirty(),
-            failing,
+            writes,
             impeded: self.settings_error.is_some() || !self.attachment_errors.is_empty(),
         };
         self.health.look(standing.progress(), failures);
+    }
+
+    fn writes(&self) -> Writes {
+        if self.reconciler.failures() == 0 {
+            return Writes::Done;
+        }
+        let mut ports = self.reconciler.ports();
+        if ports.any(|port| port.error.is_none()) {
+            Writes::Failing
+        } else {
+            Writes::AllFailing
+        }
     }
 
     /// Ports that could not be written, by Service.
@@ -95,7 +115,7 @@ mod tests {
             synced: true,
             programmed: true,
             dirty: false,
-            failing: false,
+            writes: Writes::Done,
             impeded: false,
         };
         let start = Standing {
@@ -103,6 +123,7 @@ mod tests {
             programmed: false,
             ..done
         };
+        let writes = |writes| Standing { writes, ..done };
         for (standing, expect) in [
             (start, Progress::Starting),
             // Parts of the first list.
@@ -141,13 +162,22 @@ mod tests {
                 },
                 Progress::Waiting,
             ),
+            (writes(Writes::Failing), Progress::Refused),
             (
                 Standing {
-                    failing: true,
-                    ..done
+                    dirty: true,
+                    ..writes(Writes::Failing)
                 },
                 Progress::Waiting,
             ),
+            (
+                Standing {
+                    impeded: true,
+                    ..writes(Writes::Failing)
+                },
+                Progress::Waiting,
+            ),
+            (writes(Writes::AllFailing), Progress::Waiting),
             (done, Progress::Applied),
         ] {
             assert_eq!(standing.progress(), expect, "{standing:?}");

@@ -161,7 +161,7 @@ impl Health {
             .send_modify(|state| state.look(progress, now, time));
         match progress {
             Progress::Starting => {}
-            Progress::Waiting => self.programming.delay(),
+            Progress::Waiting | Progress::Refused => self.programming.delay(),
             Progress::Applied => self.programming.settle(time.into(), &self.metrics),
         }
         self.servers.iter_mut().for_each(Server::retry);
@@ -221,7 +221,7 @@ mod tests {
             let named = failures
                 .iter()
                 .map(|(service, error)| (ObjectName::new("ns", *service), (*error).to_owned()));
-            health.look(Progress::Waiting, named.collect());
+            health.look(Progress::Refused, named.collect());
             let mut found = Vec::new();
             while let Ok(event) = published.try_recv() {
                 assert_eq!(event.reason, "FailedToProgram");
@@ -232,7 +232,7 @@ mod tests {
         // Nobody takes them: the agent goes on.
         for round in 0..20 {
             let failure = (ObjectName::new("ns", "a"), round.to_string());
-            health.look(Progress::Waiting, [failure].into());
+            health.look(Progress::Refused, [failure].into());
         }
     }
 }

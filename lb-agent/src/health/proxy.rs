@@ -24,6 +24,8 @@ pub enum Progress {
     Starting,
     /// Changes wait to be applied.
     Waiting,
+    /// All is applied but for what the kernel refused of some Services.
+    Refused,
     Applied,
 }
 
@@ -32,7 +34,7 @@ pub enum Progress {
 pub(super) struct State {
     /// Since when some change has not been applied.
     pub(super) unapplied_since: Option<Instant>,
-    /// When all changes were last found applied.
+    /// When nothing was last found to wait.
     pub(super) last_updated: Option<Timestamp>,
     /// When the loop last looked.
     pub(super) looked: Instant,
@@ -57,7 +59,7 @@ impl State {
             Progress::Waiting => {
                 self.unapplied_since.get_or_insert(now);
             }
-            Progress::Applied => {
+            Progress::Refused | Progress::Applied => {
                 self.unapplied_since = None;
                 self.last_updated = Some(time);
             }
@@ -160,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_change_may_be_unapplied_for_a_minute() {
-        use Progress::{Applied, Starting, Waiting};
+        use Progress::{Applied, Refused, Starting, Waiting};
         struct Row {
             /// When the loop looks, and what it finds.
             looks: &'static [(u64, Progress)],
@@ -192,6 +194,8 @@ mod tests {
             row(&[(50, Applied), (60, Waiting), (110, Waiting)], 119, true),
             row(&[(50, Applied), (60, Waiting), (120, Waiting)], 120, false),
             row(&[(60, Waiting), (120, Waiting), (121, Applied)], 122, true),
+            row(&[(60, Refused), (120, Refused)], 121, true),
+            row(&[(60, Waiting), (120, Refused)], 121, true),
         ];
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);

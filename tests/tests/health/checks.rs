@@ -8,10 +8,10 @@ use std::{
 };
 
 use lb_tests::lab::{AgentProcess, Lab};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    PATIENCE, eventually, from_outside, has_problem,
+    HEALTHZ, PATIENCE, eventually, from_outside, has_problem,
     http::Answer,
     site::{NODE_PORT, Site, service, slices, write},
 };
@@ -135,4 +135,35 @@ fn a_taken_port_is_told_of_and_taken_later() {
     fs::remove_file(site.manifests.join("more.json")).unwrap();
     expect_check(&site.lab, 30500, 200, "web", 2);
     assert!(!told(&site.agent.status().unwrap()));
+}
+
+#[test]
+fn a_refused_service_is_no_fault_of_the_node() {
+    let mut site = Site::new(&[]);
+    let web = balanced("web", 10, NODE_PORT, 30500);
+    write(&site.manifests, "web", &[web]);
+    expect_check(&site.lab, 30500, 200, "web", 2);
+    // More source ranges than all Services together can have.
+    let ranges = (0..140_000).map(|n| format!("10.{}.{}.{}/32", n >> 16, n >> 8 & 255, n & 255));
+    let mut greedy = service("greedy", 66, 0);
+    let spec = &mut greedy["spec"];
+    spec["type"] = "LoadBalancer".into();
+    spec["loadBalancerSourceRanges"] = ranges.collect();
+    greedy["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.66"}]}});
+    write(&site.manifests, "greedy", &[greedy]);
+    let refused = |status: &Value| has_problem(status, &["Service default/greedy", "NETWORKS"]);
+    site.agent.wait_for("refused", refused).unwrap();
+    let last_updated = || {
+        let answers = from_outside(&site.lab, HEALTHZ, "/livez");
+        let livez = answers.into_iter().next()??;
+        assert_eq!(livez.code, 200);
+        let family = &livez.json()["status"]["IPv4"];
+        family["lastUpdated"].as_str().map(str::to_owned)
+    };
+    let before = last_updated();
+    eventually("no longer waiting", || {
+        let told = refused(&site.agent.status().unwrap());
+        (told && last_updated() > before).then_some(())
+    });
+    expect_check(&site.lab, 30500, 200, "web", 2);
 }
