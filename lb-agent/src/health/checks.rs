@@ -17,7 +17,12 @@ use axum::{
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::{NO_SNIFF, listen::Listening, proxy};
+use super::{
+    NO_SNIFF,
+    listen::{Clients, Listening},
+    places::Places,
+    proxy,
+};
 use crate::{
     model::{Family, ObjectName, Service, Slice},
     watch::Event,
@@ -67,6 +72,7 @@ pub(super) struct Checks {
     /// Who does not, and why.
     failed: BTreeMap<ObjectName, String>,
     health: watch::Receiver<proxy::State>,
+    places: Places,
 }
 
 #[derive(Debug)]
@@ -77,12 +83,13 @@ struct Check {
 }
 
 impl Checks {
-    pub(super) fn new(health: watch::Receiver<proxy::State>) -> Self {
+    pub(super) fn new(health: watch::Receiver<proxy::State>, places: Places) -> Self {
         Self {
             by_service: BTreeMap::new(),
             holders: BTreeMap::new(),
             failed: BTreeMap::new(),
             health,
+            places,
         }
     }
 
@@ -157,7 +164,8 @@ impl Checks {
             None => {
                 let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port.get());
                 let router = router(name, check.endpoints.subscribe(), self.health.clone());
-                Listening::start(address, router).map_err(|error| error.to_string())
+                Listening::start(address, router, Clients::Probes, &self.places)
+                    .map_err(|error| error.to_string())
             }
         };
         check.server = Some(server.map_err(|why| {

@@ -1,9 +1,10 @@
-use std::{collections::BTreeMap, process::Command, thread};
+use std::{collections::BTreeMap, process::Command, thread, time::Duration};
 
 use nix::sched::{CloneFlags, unshare};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::timeout,
 };
 
 use super::*;
@@ -102,7 +103,7 @@ async fn get(ip: &str, port: u16, path: &str) -> Option<String> {
 
 fn healthy() -> (watch::Sender<proxy::State>, Checks) {
     let (state, receiver) = watch::channel(proxy::State::new(Instant::now()));
-    (state, Checks::new(receiver))
+    (state, Checks::new(receiver, Places::default()))
 }
 
 fn change(name: &str, wanted: Option<(u16, usize)>) -> (ObjectName, Option<Wanted>) {
@@ -123,7 +124,7 @@ fn an_answer_as_load_balancers_read_it() {
             (2, false, "HTTP/1.1 503 Service Unavailable"),
         ] {
             if !healthy {
-                let long_ago = Instant::now() - std::time::Duration::from_secs(60);
+                let long_ago = Instant::now() - Duration::from_secs(60);
                 state.send_modify(|state| state.unapplied_since = Some(long_ago));
             }
             assert_eq!(
@@ -234,14 +235,44 @@ fn a_connection_ends_with_its_server() {
         let (_state, mut checks) = healthy();
         checks.update(vec![change("a", Some((30000, 1)))]);
         let mut stream = TcpStream::connect("127.0.0.1:30000").await.unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nHost: lb\r\n\r\n")
-            .await
-            .unwrap();
-        let mut buffer = [0; 4096];
-        assert!(stream.read(&mut buffer).await.unwrap() > 0);
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        // Connections are accepted in their order.
+        get("127.0.0.1", 30000, "/").await.unwrap();
         checks.update(vec![change("a", None)]);
+        let mut buffer = [0; 4096];
         assert!(matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)));
+    });
+}
+
+#[test]
+fn clients_that_stay_keep_no_probe_from_its_answer() {
+    in_namespace(async {
+        let (_state, mut checks) = healthy();
+        let ports = 30000..30006;
+        let wanted = ports
+            .clone()
+            .map(|port| change(&port.to_string(), Some((port, 1))));
+        checks.update(wanted.collect());
+        let many = "GET / HTTP/1.1\r\nHost: lb\r\n\r\n".repeat(4096);
+        // What each of them sends: nothing, half a request, or more than it
+        // reads answers to.
+        for sent in ["", "GET / HTTP/1.1\r\n", &many] {
+            let mut clients = Vec::new();
+            for port in ports.clone() {
+                for _ in 0..100 {
+                    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    // The connection may be over before all is sent.
+                    let _ = stream.write_all(sent.as_bytes()).await;
+                    clients.push(stream);
+                }
+            }
+            for port in ports.clone() {
+                let limit = Duration::from_secs(2);
+                let answer = timeout(limit, get("127.0.0.1", port, "/")).await;
+                let answer = answer.unwrap().unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            }
+        }
     });
 }
 

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,12 +15,14 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use nix::errno::Errno;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
     time,
 };
+
+use super::places::{Place, Places, Share};
 
 /// Where a server listens. 0.0.0.0 and `::` both mean all addresses of both
 /// families; the empty string is nowhere.
@@ -57,28 +60,52 @@ impl fmt::Display for BindAddress {
     }
 }
 
+/// How a server treats its clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Clients {
+    /// They get one answer.
+    Probes,
+    /// They may ask again on the same connection.
+    Scrapers,
+}
+
+impl Clients {
+    /// For all of a connection.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Probes => Duration::from_secs(10),
+            Self::Scrapers => Duration::from_secs(300),
+        }
+    }
+}
+
 /// A server at work. Dropped, its port is free at once, and its connections
 /// end.
 #[derive(Debug)]
 pub(super) struct Listening {
-    socket: Socket,
+    listener: Arc<TcpListener>,
     task: AbortHandle,
 }
 
 impl Listening {
     /// Needs a tokio runtime.
-    pub(super) fn start(address: SocketAddr, router: Router) -> io::Result<Self> {
-        let socket = bind(address)?;
-        let listener = TcpListener::from_std(socket.try_clone()?.into())?;
-        let task = tokio::spawn(serve(listener, router)).abort_handle();
-        Ok(Self { socket, task })
+    pub(super) fn start(
+        address: SocketAddr,
+        router: Router,
+        clients: Clients,
+        places: &Places,
+    ) -> io::Result<Self> {
+        let listener = Arc::new(TcpListener::from_std(bind(address)?.into())?);
+        let serving = serve(Arc::clone(&listener), router, clients, places.share());
+        let task = tokio::spawn(serving).abort_handle();
+        Ok(Self { listener, task })
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // The task, and its half of the socket, may live on for a moment.
-        if let Err(error) = self.socket.shutdown(Shutdown::Both) {
+        // The task, and with it the descriptor, may live on for a moment.
+        if let Err(error) = SockRef::from(&*self.listener).shutdown(Shutdown::Both) {
             tracing::debug!(%error, "a socket was closed before its time");
         }
         self.task.abort();
@@ -113,22 +140,15 @@ fn open(address: SocketAddr, backlog: i32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-async fn serve(listener: TcpListener, router: Router) {
-    // Whoever can reach the port must not use up the descriptors of the agent.
-    const CONNECTIONS: usize = 64;
-    const IDLE: Duration = Duration::from_secs(10);
+async fn serve(listener: Arc<TcpListener>, router: Router, clients: Clients, share: Share) {
     const REST: Duration = Duration::from_millis(100);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(IDLE)
-                        .serve_connection(TokioIo::new(stream), service);
-                    connections.spawn(connection);
+                    let (router, place) = (router.clone(), share.take());
+                    connections.spawn(answer(stream, router, clients, clients.patience(), place));
                 }
                 // The client has gone already, or descriptors are used up.
                 Err(_) => time::sleep(REST).await,
@@ -138,8 +158,32 @@ async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
+async fn answer(
+    stream: TcpStream,
+    router: Router,
+    clients: Clients,
+    patience: Duration,
+    mut place: Place,
+) {
+    const IDLE: Duration = Duration::from_secs(10);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .keep_alive(matches!(clients, Clients::Scrapers))
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        // Whatever a client does wrong is its own affair.
+        _ = time::timeout(patience, connection) => {}
+        () = place.lost() => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{fs, future::pending, net::IpAddr, os::fd::AsRawFd};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -157,14 +201,82 @@ mod tests {
         }
     }
 
+    fn start(address: SocketAddr, clients: Clients) -> io::Result<Listening> {
+        let router = Router::new().fallback(|| async { "ok" });
+        Listening::start(address, router, clients, &Places::default())
+    }
+
+    fn address(server: &Listening) -> SocketAddr {
+        server.listener.local_addr().unwrap()
+    }
+
+    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
     #[tokio::test]
     async fn a_port_is_free_as_soon_as_its_server_is_dropped() {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let first = Listening::start(any, Router::new()).unwrap();
-        let address = first.socket.local_addr().unwrap().as_socket().unwrap();
-        let taken = Listening::start(address, Router::new()).unwrap_err();
+        let first = start(ANY, Clients::Probes).unwrap();
+        let address = address(&first);
+        let taken = start(address, Clients::Probes).unwrap_err();
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        Listening::start(address, Router::new()).unwrap();
+        start(address, Clients::Probes).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_has_one_descriptor() {
+        let server = start(ANY, Clients::Probes).unwrap();
+        let own = format!("/proc/self/fd/{}", server.listener.as_raw_fd());
+        let own = fs::read_link(own).unwrap();
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let same = all.filter(|entry| fs::read_link(entry.path()).is_ok_and(|link| link == own));
+        assert_eq!(same.count(), 1);
+    }
+
+    #[tokio::test]
+    async fn only_scrapers_ask_again() {
+        for (clients, answers) in [(Clients::Probes, 1), (Clients::Scrapers, 3)] {
+            let server = start(ANY, clients).unwrap();
+            let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+            let mut found = 0;
+            for _ in 0..3 {
+                let request = b"GET / HTTP/1.1\r\nHost: lb\r\n\r\n";
+                // A closed connection takes what nobody reads.
+                let _ = stream.write_all(request).await;
+                let mut buffer = [0; 4096];
+                let Ok(length @ 1..) = stream.read(&mut buffer).await else {
+                    break;
+                };
+                assert!(buffer[..length].starts_with(b"HTTP/1.1 200"));
+                found += 1;
+            }
+            assert_eq!(found, answers, "{clients:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_client_outlasts_patience() {
+        // It waits for the answer, and never has it.
+        let router = Router::new().fallback(pending::<()>);
+        for clients in [Clients::Probes, Clients::Scrapers] {
+            let (mut client, stream) = pair().await;
+            client
+                .write_all(b"GET / HTTP/1.1\r\nHost: lb\r\n\r\n")
+                .await
+                .unwrap();
+            let share = Places::default().share();
+            let patience = Duration::from_millis(50);
+            let answering = answer(stream, router.clone(), clients, patience, share.take());
+            time::timeout(Duration::from_secs(5), answering)
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(ANY).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        (client, listener.accept().await.unwrap().0)
     }
 }

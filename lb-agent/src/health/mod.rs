@@ -8,6 +8,7 @@ mod checks;
 mod listen;
 mod local;
 pub mod metrics;
+mod places;
 mod programming;
 mod proxy;
 mod scrape;
@@ -27,8 +28,10 @@ use tokio::sync::{mpsc, watch};
 
 use self::{
     checks::{Checks, Wanted},
+    listen::Clients,
     local::LocalCounts,
     metrics::{Metrics, no_local_endpoints},
+    places::Places,
     programming::Programming,
     server::Server,
 };
@@ -86,16 +89,29 @@ impl Health {
         let metrics = Arc::new(Metrics::new());
         let healthz = proxy::router(&health, &metrics);
         let scrape = scrape::router(Arc::clone(&metrics), packets, configuration);
+        let places = Places::default();
         let servers = [
-            Server::start("--healthz-bind-address", options.healthz, healthz),
-            Server::start("--metrics-bind-address", options.metrics, scrape),
+            Server::start(
+                "--healthz-bind-address",
+                options.healthz,
+                healthz,
+                Clients::Probes,
+                places.clone(),
+            ),
+            Server::start(
+                "--metrics-bind-address",
+                options.metrics,
+                scrape,
+                Clients::Scrapers,
+                places.clone(),
+            ),
         ];
         Self {
             node_name: node_name.to_owned(),
             state,
             metrics,
             servers,
-            checks: Checks::new(health),
+            checks: Checks::new(health, places),
             programming: Programming::new(SystemTime::now()),
             local: LocalCounts::default(),
             published: BTreeMap::new(),

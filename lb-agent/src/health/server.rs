@@ -2,24 +2,37 @@
 
 use axum::Router;
 
-use super::listen::{BindAddress, Listening};
+use super::{
+    listen::{BindAddress, Clients, Listening},
+    places::Places,
+};
 
 #[derive(Debug)]
 pub(super) struct Server {
     option: &'static str,
     address: BindAddress,
     router: Router,
+    clients: Clients,
+    places: Places,
     server: Option<Listening>,
     /// Why nobody listens.
     problem: Option<String>,
 }
 
 impl Server {
-    pub(super) fn start(option: &'static str, address: BindAddress, router: Router) -> Self {
+    pub(super) fn start(
+        option: &'static str,
+        address: BindAddress,
+        router: Router,
+        clients: Clients,
+        places: Places,
+    ) -> Self {
         let mut server = Self {
             option,
             address,
             router,
+            clients,
+            places,
             server: None,
             problem: None,
         };
@@ -35,7 +48,8 @@ impl Server {
         if self.server.is_some() {
             return;
         }
-        match Listening::start(address, self.router.clone()) {
+        let router = self.router.clone();
+        match Listening::start(address, router, self.clients, &self.places) {
             Ok(server) => {
                 tracing::info!(%address, option = self.option, "listening");
                 self.server = Some(server);
