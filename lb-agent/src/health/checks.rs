@@ -94,8 +94,8 @@ impl Checks {
     }
 
     /// Brings the named Services to what is wanted, and tries again what
-    /// failed. Returns what to say of new failures.
-    pub(super) fn update(&mut self, changes: Vec<(ObjectName, Option<Wanted>)>) -> Vec<Event> {
+    /// failed.
+    pub(super) fn update(&mut self, changes: Vec<(ObjectName, Option<Wanted>)>) {
         // A port that one Service leaves is free for another one.
         for (name, wanted) in &changes {
             let held = self.by_service.get(name).map(|check| check.port);
@@ -119,26 +119,25 @@ impl Checks {
             self.failed.insert(name.clone(), String::new());
             self.by_service.insert(name, check);
         }
-        self.retry()
+        self.retry();
     }
 
-    /// Listens where that failed. Returns what to say of new failures.
-    pub(super) fn retry(&mut self) -> Vec<Event> {
-        let mut new = Vec::new();
-        for (name, before) in mem::take(&mut self.failed) {
-            let Err(message) = self.listen(&name) else {
-                continue;
-            };
-            self.failed.insert(name.clone(), message.clone());
-            if message != before {
-                new.push(Event {
-                    service: name,
-                    reason: REASON,
-                    message,
-                });
+    /// Listens where that failed.
+    pub(super) fn retry(&mut self) {
+        for (name, _) in mem::take(&mut self.failed) {
+            if let Err(message) = self.listen(&name) {
+                self.failed.insert(name, message);
             }
         }
-        new
+    }
+
+    /// What to say to the people of each Service.
+    pub(super) fn failures(&self) -> impl Iterator<Item = Event> {
+        self.failed.iter().map(|(service, message)| Event {
+            service: service.clone(),
+            reason: REASON,
+            message: message.clone(),
+        })
     }
 
     /// One line each.

@@ -11,12 +11,12 @@ pub mod metrics;
 mod places;
 mod programming;
 mod proxy;
+mod publisher;
 mod scrape;
 mod server;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    mem,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -33,6 +33,7 @@ use self::{
     metrics::{Metrics, no_local_endpoints},
     places::Places,
     programming::Programming,
+    publisher::Publisher,
     server::Server,
 };
 pub use self::{
@@ -70,9 +71,7 @@ pub struct Health {
     checks: Checks,
     programming: Programming,
     local: LocalCounts,
-    /// Failures to program that were published and last.
-    published: BTreeMap<ObjectName, String>,
-    events: mpsc::Sender<Event>,
+    publisher: Publisher,
 }
 
 impl Health {
@@ -114,8 +113,7 @@ impl Health {
             checks: Checks::new(health, places),
             programming: Programming::new(SystemTime::now()),
             local: LocalCounts::default(),
-            published: BTreeMap::new(),
-            events,
+            publisher: Publisher::new(events),
         }
     }
 
@@ -159,8 +157,7 @@ impl Health {
             self.local
                 .update(name, counts.unwrap_or_default(), &self.metrics);
         }
-        let failures = self.checks.update(checks);
-        failures.into_iter().for_each(|event| self.publish(event));
+        self.checks.update(checks);
     }
 
     /// Notes that the changes of [`Self::compiled`] were written, or failed.
@@ -181,74 +178,19 @@ impl Health {
             Progress::Applied => self.programming.settle(time.into(), &self.metrics),
         }
         self.servers.iter_mut().for_each(Server::retry);
-        let events = self.checks.retry();
-        events.into_iter().for_each(|event| self.publish(event));
-        let before = mem::replace(&mut self.published, failures);
-        for (service, message) in &self.published {
-            if before.get(service) != Some(message) {
-                self.publish(Event {
-                    service: service.clone(),
-                    reason: "FailedToProgram",
-                    message: message.clone(),
-                });
-            }
-        }
+        self.checks.retry();
+        let unwritten = failures.into_iter().map(|(service, message)| Event {
+            service,
+            reason: "FailedToProgram",
+            message,
+        });
+        let events = unwritten.chain(self.checks.failures());
+        self.publisher.update(events);
     }
 
     /// One line each.
     pub fn problems(&self) -> impl Iterator<Item = &String> {
         let servers = self.servers.iter().filter_map(Server::problem);
         servers.chain(self.checks.problems())
-    }
-
-    fn publish(&self, event: Event) {
-        // Nobody waits for a Kubernetes API that does not answer.
-        if let Err(error) = self.events.try_send(event) {
-            tracing::warn!(event = ?error.into_inner(), "too many to publish");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_failure_is_published_once_for_as_long_as_it_lasts() {
-        let nowhere = Options {
-            healthz: BindAddress(None),
-            metrics: BindAddress(None),
-        };
-        let (packets, _scraped) = mpsc::channel(1);
-        let (events, mut published) = mpsc::channel(8);
-        let mut health = Health::start("n1", nowhere, Value::Null, packets, events);
-        // Failures of each look by Service, and what is published.
-        type Failures = &'static [(&'static str, &'static str)];
-        let table: [(Failures, &[&str]); 7] = [
-            (&[], &[]),
-            (&[("a", "full")], &["a: full"]),
-            (&[("a", "full")], &[]),
-            (&[("a", "full"), ("b", "full")], &["b: full"]),
-            (&[("a", "busy"), ("b", "full")], &["a: busy"]),
-            (&[], &[]),
-            (&[("b", "full")], &["b: full"]),
-        ];
-        for (row, (failures, expect)) in table.into_iter().enumerate() {
-            let named = failures
-                .iter()
-                .map(|(service, error)| (ObjectName::new("ns", *service), (*error).to_owned()));
-            health.look(Progress::Refused, named.collect());
-            let mut found = Vec::new();
-            while let Ok(event) = published.try_recv() {
-                assert_eq!(event.reason, "FailedToProgram");
-                found.push(format!("{}: {}", event.service.name, event.message));
-            }
-            assert_eq!(found, expect, "row {row}");
-        }
-        // Nobody takes them: the agent goes on.
-        for round in 0..20 {
-            let failure = (ObjectName::new("ns", "a"), round.to_string());
-            health.look(Progress::Refused, [failure].into());
-        }
     }
 }
