@@ -15,6 +15,7 @@ use lb_agent::{
     interfaces::{Pattern, Patterns},
     node::{NodeOptions, NodePortAddress, PodDetection},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 /// For manifests, which come without a cluster.
@@ -155,11 +156,14 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     match Arguments::parse().command {
-        Command::Run(run) => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(agent::run(run.options())),
+        Command::Run(run) => {
+            raise_descriptor_limit();
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?
+                .block_on(agent::run(run.options()))
+        }
         Command::Status(status) => agent::print_status(&status.socket, status.json),
         Command::Cleanup(cleanup) => {
             let removed = dataplane::cleanup(&cleanup.bpffs)?;
@@ -171,6 +175,16 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+    }
+}
+
+/// Maps, links and servers take a descriptor each, and the usual 1024 are meant
+/// for programs that use `select`.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 
@@ -223,5 +237,19 @@ impl Run {
             },
             socket: self.socket,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_descriptors_that_are_allowed_are_there() {
+        let limits = || getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let (_, hard) = limits();
+        setrlimit(Resource::RLIMIT_NOFILE, hard / 2, hard).unwrap();
+        raise_descriptor_limit();
+        assert_eq!(limits(), (hard, hard));
     }
 }
