@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::bail;
 use clap::{Parser, Subcommand};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_agent::{
@@ -61,7 +62,7 @@ struct Run {
     /// Where clusterIPs are taken from, one CIDR per family; packets to
     /// addresses there that no Service has are dropped [default: not known; with
     /// --manifests 10.96.0.0/16,fd00:10:96::/112]
-    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = cidr)]
     service_cidr: Vec<IpNet>,
     /// With --manifests: remember allocated addresses and ports in this file
     /// [default: .lb-allocations.json in the first folder]
@@ -86,14 +87,16 @@ struct Run {
     #[arg(long)]
     masquerade_all: bool,
     /// What makes a client a pod, for externalTrafficPolicy: its interface, an
-    /// address in --cluster-cidr, one in the Node's podCIDRs, or nothing
+    /// address in --cluster-cidr, one in the Node's podCIDRs (with --manifests,
+    /// there must be a manifest of this Node), or nothing
     #[arg(long, value_enum, default_value = "interface")]
     detect_pods: DetectPods,
-    /// Addresses of pods, for --detect-pods=cidr
+    /// Addresses of pods, with --detect-pods cidr only
     #[arg(
         long,
         value_name = "CIDR",
         value_delimiter = ',',
+        value_parser = cidr,
         required_if_eq("detect_pods", "cidr")
     )]
     cluster_cidr: Vec<IpNet>,
@@ -162,7 +165,7 @@ fn main() -> anyhow::Result<()> {
                 .worker_threads(2)
                 .enable_all()
                 .build()?
-                .block_on(agent::run(run.options()))
+                .block_on(agent::run(run.options()?))
         }
         Command::Status(status) => agent::print_status(&status.socket, status.json),
         Command::Cleanup(cleanup) => {
@@ -178,6 +181,12 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+fn cidr(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| {
+        format!("found {text:?}, accepted: a CIDR such as 192.0.2.0/24 or 2001:db8::/32")
+    })
+}
+
 /// Maps, links and servers take a descriptor each, and the usual 1024 are meant
 /// for programs that use `select`.
 fn raise_descriptor_limit() {
@@ -189,7 +198,13 @@ fn raise_descriptor_limit() {
 }
 
 impl Run {
-    fn options(self) -> agent::Options {
+    fn options(self) -> anyhow::Result<agent::Options> {
+        let by_cidr = matches!(self.detect_pods, DetectPods::Cidr);
+        if !by_cidr && let Some(first) = self.cluster_cidr.first() {
+            bail!(
+                "--cluster-cidr: found {first} without --detect-pods cidr, accepted: both or neither"
+            );
+        }
         let mut service_cidrs = self.service_cidr;
         if service_cidrs.is_empty() && !self.manifests.is_empty() {
             service_cidrs = DEFAULT_SERVICE_CIDRS.to_vec();
@@ -217,7 +232,7 @@ impl Run {
                 allocations: self.allocations,
             }
         };
-        agent::Options {
+        Ok(agent::Options {
             source,
             node_name: self.node_name,
             node,
@@ -236,13 +251,70 @@ impl Run {
                 metrics: self.metrics_bind_address,
             },
             socket: self.socket,
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is wrong with arguments of `run`.
+    fn complaint(arguments: &str) -> Option<String> {
+        let all = format!("lb-agent run --node-name n1 {arguments}");
+        match Arguments::try_parse_from(all.split(' ')) {
+            Ok(Arguments {
+                command: Command::Run(run),
+            }) => run.options().err().map(|error| error.to_string()),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_bad_option_is_told_with_what_is_accepted() {
+        for arguments in [
+            "--masquerade-all",
+            "--service-cidr 10.96.0.0/16,fd00::/112",
+            "--nodeport-addresses primary",
+            "--detect-pods cidr --cluster-cidr 10.0.0.0/8",
+            "--detect-pods node-cidr",
+            "--detect-pods node-cidr --manifests m",
+        ] {
+            assert_eq!(complaint(arguments), None, "{arguments}");
+        }
+        for (arguments, parts) in [
+            (
+                "--service-cidr 10.0.0.0",
+                ["--service-cidr", "\"10.0.0.0\"", "192.0.2.0/24"],
+            ),
+            (
+                "--detect-pods cidr --cluster-cidr 10.0.0.0/8,x",
+                ["--cluster-cidr", "\"x\"", "192.0.2.0/24"],
+            ),
+            (
+                "--nodeport-addresses 10.0.0.0/33",
+                ["--nodeport-addresses", "\"10.0.0.0/33\"", "192.0.2.0/24"],
+            ),
+            (
+                "--detect-pods cidr",
+                ["required", "--cluster-cidr", "<CIDR>"],
+            ),
+            (
+                "--cluster-cidr 10.0.0.0/8",
+                ["--cluster-cidr", "10.0.0.0/8", "--detect-pods cidr"],
+            ),
+            (
+                "--detect-pods none --cluster-cidr 10.0.0.0/8",
+                ["--cluster-cidr", "10.0.0.0/8", "--detect-pods cidr"],
+            ),
+        ] {
+            let found = complaint(arguments).unwrap_or_default();
+            for part in parts {
+                assert!(found.contains(part), "{arguments}: {part} in {found}");
+            }
+        }
+    }
 
     #[test]
     fn all_descriptors_that_are_allowed_are_there() {
