@@ -78,6 +78,9 @@ pub(crate) fn is_cluster_ip(address: &Address) -> bool {
 /// A backend of the set, each as likely as the next.
 #[inline(always)]
 pub(crate) fn select(set: Slice) -> Step<Choice> {
+    if set.count == 0 {
+        return Err(Verdict::NoBackend);
+    }
     // SAFETY: the helper has no precondition.
     let random = unsafe { bpf_get_prandom_u32() };
     let index = (u64::from(random) * u64::from(set.count)) >> 32;

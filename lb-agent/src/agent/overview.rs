@@ -6,7 +6,7 @@ use super::{
     Agent,
     status::{BackendStatus, FrontendStatus, PortStatus, Request, ServiceStatus, Status, readable},
 };
-use crate::{compile::FrontendKind, reconcile};
+use crate::{compile::FrontendKind, node::PodDetection, reconcile};
 
 impl Agent {
     /// Answers from here but for the connections, which are counted elsewhere.
@@ -27,6 +27,15 @@ impl Agent {
             .map(ToString::to_string)
             .collect();
         problems.extend(self.attachment_errors.iter().map(ToString::to_string));
+        let blind = self.settings.as_ref().is_some_and(|settings| {
+            self.node_options.pods == PodDetection::NodeNetworks && settings.pod_networks.is_empty()
+        });
+        if blind {
+            problems.push(format!(
+                "Node {}: spec.podCIDRs: found none, accepted: the networks of its pods, which --detect-pods=node-cidr goes by",
+                self.node_name
+            ));
+        }
         problems.extend(self.settings_error.clone());
         problems.extend(self.health.problems().cloned());
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
