@@ -71,7 +71,7 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<
         // Retired since the set was read: by now there is another.
         Err(Verdict::NoBackend) => {
             let frontend = services::find(key)?;
-            affinity::select(key, &frontend, set_for(&client, key, &frontend))?
+            services::select(set_for(&client, key, &frontend))?
         }
         result => result?,
     };
