@@ -43,7 +43,7 @@ layout! {
         pub backend: u32,
         pub generation: u32,
         pub service: u32,
-        /// Interface index for [`Path::Bounce`] and [`Path::Local`].
+        /// Interface index for [`Path::Local`].
         pub interface: u32,
         pub flags: u32,
         /// [`Path`].

@@ -5,13 +5,7 @@ use std::io;
 use lb_tests::lab::{Exchange, Reply};
 use serde_json::{Value, json};
 
-use crate::stage::{AT_ONCE, Client, Stage, Way, eventually, kinds, ready};
-
-fn is_in_vain(result: &io::Result<Reply>) -> bool {
-    let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
-    let error = result.as_ref().err();
-    error.is_some_and(|error| kinds.contains(&error.kind()))
-}
+use crate::stage::{AT_ONCE, Client, Stage, Way, eventually, is_in_vain, kinds, ready};
 
 fn external_local() -> Value {
     json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"})

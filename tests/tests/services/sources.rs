@@ -5,13 +5,7 @@ use std::{io, net::IpAddr};
 use lb_tests::lab::CLIENT;
 use serde_json::{Value, json};
 
-use crate::stage::{Client, Stage, Way, eventually, kinds, ready};
-
-fn is_in_vain<T>(result: &io::Result<T>) -> bool {
-    let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
-    let error = result.as_ref().err();
-    error.is_some_and(|error| kinds.contains(&error.kind()))
-}
+use crate::stage::{Client, Stage, Way, eventually, is_in_vain, kinds, ready};
 
 fn ranges(texts: &[&str]) -> Value {
     json!({"type": "LoadBalancer", "loadBalancerSourceRanges": texts})

@@ -150,6 +150,13 @@ pub(crate) fn kinds() -> impl Iterator<Item = (Protocol, Family)> {
     Protocol::ALL.into_iter().flat_map(families)
 }
 
+/// No answer came, neither a good nor a bad one.
+pub(crate) fn is_in_vain<T>(result: &io::Result<T>) -> bool {
+    let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
+    let error = result.as_ref().err();
+    error.is_some_and(|error| kinds.contains(&error.kind()))
+}
+
 /// Asks again and again until the answer is the right one.
 pub(crate) fn eventually<T: std::fmt::Debug>(
     what: &str,
