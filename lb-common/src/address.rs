@@ -24,6 +24,22 @@ impl Address {
         }
     }
 
+    /// Becomes `other`, word by word.
+    #[inline(always)]
+    pub const fn set(&mut self, other: &Self) {
+        self.words[0] = other.words[0];
+        self.words[1] = other.words[1];
+        self.words[2] = other.words[2];
+        self.words[3] = other.words[3];
+    }
+
+    /// Whether it stands for an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.words[0] | self.words[1] == 0 && self.words[2] == Self::MAPPED
+    }
+
     /// Whether the words equal those of `cover` wherever `mask` has ones.
     #[inline(always)]
     #[must_use]
@@ -37,8 +53,8 @@ impl Address {
     #[inline(always)]
     #[must_use]
     pub const fn is_unicast(&self) -> bool {
-        let [a, b, c, d] = self.words;
-        if a | b == 0 && c == Self::MAPPED {
+        let [a, _, _, d] = self.words;
+        if self.is_v4() {
             let first = u32::from_be(d) >> 24;
             return first != 0 && first < 224;
         }

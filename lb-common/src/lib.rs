@@ -11,14 +11,16 @@ pub mod address;
 pub mod checksum;
 pub mod connection;
 mod layout;
+pub mod lifecycle;
 pub mod maps;
 pub mod service;
 pub mod verdict;
 
 pub use address::Address;
 pub use connection::{Connection, Path, Tuple};
+pub use lifecycle::{Life, Signal, State};
 pub use service::{
-    Affinity, Backend, ClientKey, Frontend, FrontendKey, Interface, InterfaceKind, NetworkKey,
-    PodDetection, Settings, Slice,
+    Affinity, Backend, ClientKey, Frontend, FrontendKey, Holdings, Interface, InterfaceKind,
+    NetworkKey, PodDetection, Settings, Slice,
 };
 pub use verdict::{Hook, Verdict};

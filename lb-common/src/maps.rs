@@ -1,14 +1,19 @@
 //! The maps: names, kinds and sizes, once for both halves.
 
 use crate::{
-    Address, Affinity, Backend, ClientKey, Connection, Frontend, FrontendKey, Interface,
+    Address, Affinity, Backend, ClientKey, Connection, Frontend, FrontendKey, Holdings, Interface,
     NetworkKey, Settings, Tuple, verdict::COUNTERS,
 };
 
 pub const FRONTENDS: usize = 1 << 19;
 pub const SLOTS: usize = 1 << 21;
 pub const BACKENDS: usize = 1 << 19;
-pub const CONNECTIONS: usize = 1 << 18;
+/// Elements, two a connection.
+pub const ASSURED: usize = 1 << 18;
+pub const UNASSURED: usize = 1 << 17;
+pub const HOLDINGS: usize = 1 << 17;
+pub const FRAGMENTS: usize = 1 << 13;
+pub const HELD: usize = 1 << 8;
 pub const AFFINITY: usize = 1 << 17;
 pub const NETWORKS: usize = 1 << 17;
 pub const INTERFACES: usize = 1 << 14;
@@ -45,7 +50,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 10] = [
+pub const ALL: [Map; 12] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -68,11 +73,25 @@ pub const ALL: [Map; 10] = [
         max_entries: BACKENDS as u32,
     },
     Map {
-        name: "CONNECTIONS",
+        name: "ASSURED",
+        kind: "hash",
+        key: Tuple::LAYOUT,
+        value: Connection::LAYOUT,
+        max_entries: ASSURED as u32,
+    },
+    Map {
+        name: "UNASSURED",
         kind: "lru_hash",
         key: Tuple::LAYOUT,
         value: Connection::LAYOUT,
-        max_entries: CONNECTIONS as u32,
+        max_entries: UNASSURED as u32,
+    },
+    Map {
+        name: "HOLDINGS",
+        kind: "hash",
+        key: "u32",
+        value: Holdings::LAYOUT,
+        max_entries: HOLDINGS as u32,
     },
     Map {
         name: "AFFINITY",

@@ -1,6 +1,6 @@
 //! What the agent tells the dataplane: frontends, their backends, interfaces.
 
-use crate::{address::Address, layout::layout};
+use crate::{address::Address, layout::layout, lifecycle::TIMEOUTS};
 
 layout! {
     /// Exact match of a packet's destination.
@@ -182,7 +182,7 @@ impl NetworkKey {
 
 layout! {
     /// What goes for all Services.
-    pub struct Settings: 72 {
+    pub struct Settings: 176 {
         /// Every clusterIP and every network of [`NetworkKey::SERVICES`]
         /// equals `covers` where `masks` has ones: IPv4, then IPv6. Packets
         /// to elsewhere need no closer look.
@@ -190,7 +190,23 @@ layout! {
         pub masks: [Address; 2],
         /// [`PodDetection`].
         pub pods: u32,
+        /// Assured connections that a Service may have.
+        pub connection_quota: u32,
+        /// In jiffies, by [`crate::lifecycle::timeout_index`].
+        pub timeouts: [u32; TIMEOUTS],
+        /// Jiffies in a second.
+        pub second: u32,
         pub reserved: u32,
+    }
+}
+
+layout! {
+    /// What one Service holds, by [`Frontend::service`].
+    pub struct Holdings: 16 {
+        /// Assured connections.
+        pub connections: u64,
+        /// Times that a connection was not assured because of the quota.
+        pub refused: u64,
     }
 }
 

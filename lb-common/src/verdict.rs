@@ -64,9 +64,9 @@ verdicts! {
     NotIp = "not_ip", Untouched;
     /// Too short, or lengths that contradict each other.
     Malformed = "malformed", Untouched;
-    /// A fragment: its ports are not known.
+    /// A later fragment whose first one was not seen.
     Fragment = "fragment", Untouched;
-    /// Neither TCP nor UDP.
+    /// Neither TCP nor UDP nor SCTP, nor an ICMP error about a connection.
     OtherProtocol = "other_protocol", Untouched;
     /// Neither a connection nor a frontend.
     NoFrontend = "no_frontend", Untouched;
@@ -84,10 +84,18 @@ verdicts! {
     Opened = "opened", Translated;
     Forward = "forward", Translated;
     Reply = "reply", Translated;
+    /// An ICMP error about a packet of a connection.
+    Related = "related", Translated;
     /// The frontend has no usable backend, or a clusterIP no such port: a TCP
     /// reset or an ICMP error says so.
     Rejected = "rejected", Answered;
-    /// To be rejected, but the sender cannot be told, or was told too often.
+    /// Time to live or hop limit used up where we forward: the sender is told.
+    TimeExceeded = "time_exceeded", Answered;
+    /// Longer than the next link takes: the sender is told.
+    TooBig = "too_big", Answered;
+    /// An echo request to a frontend's address.
+    Echo = "echo", Answered;
+    /// The sender cannot be told what is wrong, or was told too often.
     Unanswered = "unanswered", Dropped;
     /// The traffic policy allows backends of this node only; there is none.
     NoLocalBackend = "no_local_backend", Dropped;
@@ -107,8 +115,10 @@ verdicts! {
     NoSourcePort = "no_source_port", Dropped;
     /// The connection table refused the entry.
     TableFull = "table_full", Dropped;
-    /// Time to live or hop limit used up where we forward.
-    HopLimit = "hop_limit", Dropped;
+    /// A later fragment that waits for the first one.
+    Held = "held", Dropped;
+    /// A later fragment to a clusterIP that could not wait for the first one.
+    FragmentLost = "fragment_lost", Dropped;
     /// The frontend changed hands several times while it was read.
     Unstable = "unstable", Dropped;
     /// The kernel refused to change or send the packet.
@@ -140,7 +150,14 @@ impl Verdict {
     #[inline(always)]
     #[must_use]
     pub const fn counter(self, hook: Hook) -> u32 {
-        hook as u32 * Self::COUNT + self as u32
+        Self::counter_of(self as u32, hook)
+    }
+
+    /// Index into the counters map, of a verdict's number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn counter_of(verdict: u32, hook: Hook) -> u32 {
+        hook as u32 * Self::COUNT + verdict
     }
 }
 

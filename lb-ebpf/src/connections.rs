@@ -1,160 +1,351 @@
-//! The connection table: two entries a connection, one a direction.
+//! The connection tables: two elements a connection, one a direction, both in
+//! one table. A flood competes with what is unassured only.
 
-use core::ptr;
+use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
-    btf_maps::LruHashMap,
-    helpers::bpf_get_prandom_u32,
+    btf_maps::{HashMap, LruHashMap},
     macros::btf_map,
 };
-use lb_common::{Connection, Tuple, Verdict, maps};
+use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle, maps};
 
-use crate::{headers::TCP, packet::Step, scratch::Scratch};
+use crate::{
+    clock, holdings,
+    interfaces::NO_PREALLOC,
+    scratch::{Halves, barrier, settled},
+};
 
 #[btf_map]
-static CONNECTIONS: LruHashMap<Tuple, Connection, { maps::CONNECTIONS }> = LruHashMap::new();
+static ASSURED: HashMap<Tuple, Connection, { maps::ASSURED }, NO_PREALLOC> = HashMap::new();
+
+#[btf_map]
+static UNASSURED: LruHashMap<Tuple, Connection, { maps::UNASSURED }> = LruHashMap::new();
 
 const EEXIST: i32 = -17;
 
-/// Source ports tried when the client's own is taken towards a backend.
-const ATTEMPTS: u32 = 16;
-/// Where they are drawn from: above nodePorts (30000-32767) and above Linux'
-/// default range for the node's own sockets (32768-60999).
-const FIRST_PORT: u32 = 61_000;
-const PORTS: u32 = 4_536;
-
-/// The connection that a packet belongs to.
-pub(crate) struct Found {
-    pub(crate) connection: &'static Connection,
-    pub(crate) verdict: Verdict,
-    /// The scratch holds the route already.
-    pub(crate) routed: bool,
+/// Where an element is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Table {
+    Assured = 0,
+    Unassured = 1,
 }
 
-#[inline(always)]
-pub(crate) fn get(tuple: &Tuple) -> Option<&'static mut Connection> {
-    // SAFETY: the element is memory of the map for as long as the program runs.
-    CONNECTIONS
-        .get_ptr_mut(tuple)
-        .map(|connection| unsafe { &mut *connection })
-}
-
-#[inline(always)]
-pub(crate) fn remove(tuple: &Tuple) {
-    // Already gone is as good.
-    let _ = CONNECTIONS.remove(tuple);
-}
-
-/// Writes down that this direction is about to close.
-#[inline(always)]
-pub(crate) fn close(connection: &mut Connection) {
-    // SAFETY: one aligned word of the map; the bit is only ever set.
-    unsafe {
-        ptr::write_volatile(
-            &raw mut connection.flags,
-            connection.flags | Connection::CLOSING,
-        )
-    };
-}
-
-/// Enters both directions. `forward.translated` may get another source port,
-/// when another connection to the same backend uses the same one.
-///
-/// The reply goes in first, so a connection that answers a lookup is whole.
-#[inline(always)]
-pub(crate) fn open(key: &Tuple, scratch: &mut Scratch) -> Step<()> {
-    scratch.reply_key = scratch.forward.translated.reverse();
-    claim(key, &mut scratch.reply_key, &scratch.reply)?;
-    scratch.forward.translated.source_port = scratch.reply_key.destination_port;
-    let forward: &Connection = &scratch.forward;
-    if CONNECTIONS.insert(key, forward, BPF_ANY.into()).is_err() {
-        remove(&scratch.reply_key);
-        return Err(Verdict::TableFull);
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn claim(key: &Tuple, reply_key: &mut Tuple, reply: &Connection) -> Step<()> {
-    for attempt in 1..=ATTEMPTS {
-        let at: &Tuple = reply_key;
-        let inserted = match CONNECTIONS.insert(at, reply, BPF_NOEXIST.into()) {
-            Err(EEXIST) if is_vacant(at, key, attempt == ATTEMPTS) => {
-                CONNECTIONS.insert(at, reply, BPF_ANY.into())
-            }
-            result => result,
-        };
-        match inserted {
-            Ok(()) => return Ok(()),
-            Err(EEXIST) => {}
-            Err(_) => return Err(Verdict::TableFull),
+impl Table {
+    #[inline(always)]
+    const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Assured,
+            _ => Self::Unassured,
         }
-        // SAFETY: the helper has no precondition.
-        let random = unsafe { bpf_get_prandom_u32() };
-        let port = FIRST_PORT + ((u64::from(random) * u64::from(PORTS)) >> 32) as u32;
-        reply_key.destination_port = (port as u16).to_be();
     }
-    Err(Verdict::NoSourcePort)
 }
 
-/// Whether the reply entry is left over: from an earlier connection of the
-/// same client to the same frontend, or from one whose other half is gone.
-///
-/// One that closed is vacant only if there is no other way: the backend may
-/// hold it in TIME-WAIT, and takes a SYN of another connection on the same
-/// ports for an old segment.
+/// What became of an element that was to be entered.
+pub(crate) enum Entered {
+    Done,
+    /// The key is there already.
+    Taken,
+    /// The table is full.
+    Refused,
+}
+
+/// Reads an assured connection's element.
 #[inline(always)]
-fn is_vacant(reply_key: &Tuple, key: &Tuple, take_closed: bool) -> bool {
-    let Some(reply) = get(reply_key) else {
+pub(crate) fn glance(key: &Tuple, into: &mut Connection) -> bool {
+    let check = settled(key.check());
+    let element = ASSURED.get_ptr_mut(key);
+    element.is_some_and(|element| read(element, check, into))
+}
+
+/// Reads the element of `halves.one_key`, unless it is dying.
+#[inline(always)]
+pub(crate) fn find(halves: &mut Halves) -> Option<Table> {
+    let Halves { one_key, one, .. } = halves;
+    let check = settled(one_key.check());
+    if let Some(element) = ASSURED.get_ptr_mut(&*one_key)
+        && read(element, check, one)
+        && Life::unpack(one.life).state != State::Dying
+    {
+        return Some(Table::Assured);
+    }
+    let element = UNASSURED.get_ptr_mut(&*one_key)?;
+    read(element, check, one).then_some(Table::Unassured)
+}
+
+/// Life of the connection of which `halves.one` was found, or `None` if there
+/// is nothing left of it but that. Completes the halves.
+#[inline(always)]
+pub(crate) fn life_of(table: Table, halves: &mut Halves) -> Option<u64> {
+    if !halves.is_reply() {
+        halves.complete();
+        return Some(halves.one.life);
+    }
+    halves.complete();
+    let element = partner(table, halves)?;
+    Some(word(element))
+}
+
+/// Enters an element if its key is free.
+#[inline(always)]
+pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Entered {
+    let flags = BPF_NOEXIST.into();
+    let result = match table {
+        Table::Assured => ASSURED.insert(key, connection, flags),
+        Table::Unassured => UNASSURED.insert(key, connection, flags),
+    };
+    match result {
+        Ok(()) => Entered::Done,
+        Err(EEXIST) => Entered::Taken,
+        Err(_) => Entered::Refused,
+    }
+}
+
+/// Enters an unassured element in place of whatever has its key.
+#[inline(always)]
+pub(crate) fn replace(key: &Tuple, connection: &Connection) -> bool {
+    UNASSURED.insert(key, connection, BPF_ANY.into()).is_ok()
+}
+
+/// Whether it was there.
+#[inline(always)]
+pub(crate) fn remove(table: Table, key: &Tuple) -> bool {
+    match table {
+        Table::Assured => ASSURED.remove(key),
+        Table::Unassured => UNASSURED.remove(key),
+    }
+    .is_ok()
+}
+
+/// A packet of the connection in `halves.one` went by. Whatever half is missing
+/// is made from the other.
+#[inline(always)]
+pub(crate) fn heard(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
+    lb_heard(ptr::from_mut(halves), table as u32, signal as u32, now);
+}
+
+/// Removes both halves of the connection of which `halves.one` was found, if
+/// its life is still `life`.
+#[inline(always)]
+pub(crate) fn discard(table: Table, halves: &mut Halves, life: u64) -> bool {
+    lb_discard(ptr::from_mut(halves), table as u32, life) != 0
+}
+
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_heard(halves: *mut Halves, table: u32, signal: u32, now: u32) -> u32 {
+    // SAFETY: the callers above pass a reference.
+    if let Some(halves) = unsafe { halves.as_mut() } {
+        advance(
+            Table::from_number(table),
+            halves,
+            Signal::from_number(signal),
+            now,
+        );
+    }
+    0
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_discard(halves: *mut Halves, table: u32, life: u64) -> u32 {
+    // SAFETY: as above.
+    let halves = unsafe { halves.as_mut() };
+    halves
+        .is_some_and(|halves| take_away(Table::from_number(table), halves, life))
+        .into()
+}
+
+#[inline(always)]
+fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
+    halves.complete();
+    let is_reply = halves.is_reply();
+    if table == Table::Unassured && !restore(halves, now) {
+        return;
+    }
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    let protocol = forward_key.protocol;
+    let Some(element) = pointer(table, forward_key) else {
+        return;
+    };
+    let before = word(element);
+    let old = Life::unpack(before);
+    let state = lifecycle::next(old.state, protocol, signal, is_reply);
+    let second = clock::second();
+    let is_due = old.idle(now) >= second;
+    let life = Life { state, seen: now }.pack();
+    if state != old.state || is_due {
+        // If it fails, another packet was faster.
+        swap(element, before, life);
+    }
+    if is_reply && Life::unpack(halves.one.life).idle(now) >= second {
+        refresh(table, reply_key, now);
+    }
+    if table == Table::Unassured && state.is_assured() && (state != old.state || is_due) {
+        (halves.one.life, halves.other.life) = match is_reply {
+            true => (cached(now), life),
+            false => (life, cached(now)),
+        };
+        assure(halves);
+    }
+}
+
+/// Enters the other half of an unassured connection if the kernel has given
+/// its element away. `false` if another connection has taken its place.
+#[inline(always)]
+fn restore(halves: &mut Halves, now: u32) -> bool {
+    if partner(Table::Unassured, halves).is_some() {
         return true;
-    };
-    let forward_key = reply.translated.reverse();
-    if forward_key == *key {
-        return true;
     }
-    get(&forward_key).is_none_or(|forward| {
-        take_closed && forward.flags & Connection::CLOSING != 0
-            || !is_pair(forward, reply, reply_key)
-    })
+    halves.other.life = match halves.is_reply() {
+        true => opening(now),
+        false => cached(now),
+    };
+    matches!(
+        enter(Table::Unassured, &halves.other_key, &halves.other),
+        Entered::Done
+    )
 }
 
-/// Forgets a connection whose replies look like those to `tuple`, the packet
-/// of a flow that is none of ours: a client uses the port it used towards a
-/// frontend to reach the backend itself, or through another node. A TCP
-/// connection is forgotten only once it has closed.
+/// Notes in a backend's half that the connection was refreshed.
 #[inline(always)]
-pub(crate) fn yield_to(tuple: &Tuple) {
-    let reply_key = tuple.reverse();
-    let Some(reply) = get(&reply_key) else {
-        return;
-    };
-    if reply.flags & Connection::REPLY == 0 {
-        return;
+fn refresh(table: Table, key: &Tuple, now: u32) {
+    if let Some(element) = pointer(table, key) {
+        // SAFETY: one aligned word of the map. If the element has gone to
+        // another connection meanwhile, that one is refreshed a second late.
+        unsafe { ptr::write_volatile(&raw mut (*element).life, cached(now)) };
     }
-    let forward_key = reply.translated.reverse();
-    let is_over = |connection: &Connection| {
-        tuple.protocol != TCP || connection.flags & Connection::CLOSING != 0
-    };
-    let forward = get(&forward_key).filter(|forward| is_pair(forward, reply, &reply_key));
-    let over = match &forward {
-        Some(forward) => is_over(reply) || is_over(forward),
-        None => is_over(reply),
-    };
-    if !over {
-        return;
-    }
-    if forward.is_some() {
-        remove(&forward_key);
-    }
-    remove(&reply_key);
 }
 
-/// Whether the two entries, found by each other, are of one connection: the
-/// client may have opened another one to the same frontend since.
+/// Moves a connection to where nothing evicts it, if there is room.
 #[inline(always)]
-fn is_pair(forward: &Connection, reply: &Connection, reply_key: &Tuple) -> bool {
-    forward.backend == reply.backend
-        && forward.generation == reply.generation
-        && forward.translated.source_port == reply_key.destination_port
+fn assure(halves: &Halves) {
+    let service = halves.one.service;
+    if !holdings::take(service) {
+        return;
+    }
+    let [(forward_key, forward), (reply_key, reply)] = halves.directed();
+    // The reply goes in first, so what answers a client is whole.
+    if !matches!(enter(Table::Assured, reply_key, reply), Entered::Done) {
+        holdings::give_back(service);
+        return;
+    }
+    if !matches!(enter(Table::Assured, forward_key, forward), Entered::Done) {
+        remove(Table::Assured, reply_key);
+        holdings::give_back(service);
+        return;
+    }
+    remove(Table::Unassured, forward_key);
+    remove(Table::Unassured, reply_key);
+}
+
+#[inline(always)]
+fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
+    halves.complete();
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    let Some(element) = pointer(table, forward_key) else {
+        return remove(table, reply_key);
+    };
+    let dying = Life {
+        state: State::Dying,
+        seen: 0,
+    };
+    // From here on, this program alone may remove it.
+    if !swap(element, life, dying.pack()) {
+        return false;
+    }
+    remove(table, reply_key);
+    let removed = remove(table, forward_key);
+    if table == Table::Assured && removed {
+        holdings::give_back(halves.one.service);
+    }
+    removed
+}
+
+/// The element of `halves.other`, if it is of the same connection.
+#[inline(always)]
+fn partner(table: Table, halves: &Halves) -> Option<*mut Connection> {
+    let element = pointer(table, &halves.other_key)?;
+    let other = &halves.other;
+    // SAFETY: the element is memory of the map for as long as the program
+    // runs. Its content may change.
+    let (found, rest) = unsafe {
+        let rest = ptr::read_volatile(&raw const (*element).check) == other.check
+            && ptr::read_volatile(&raw const (*element).backend) == other.backend
+            && ptr::read_volatile(&raw const (*element).generation) == other.generation
+            && ptr::read_volatile(&raw const (*element).flags) == other.flags;
+        (&(*element).translated, rest)
+    };
+    (rest && found.check() == other.translated.check()).then_some(element)
+}
+
+/// Life of a connection that begins.
+#[inline(always)]
+pub(crate) const fn opening(now: u32) -> u64 {
+    let life = Life {
+        state: State::Opening,
+        seen: now,
+    };
+    life.pack()
+}
+
+/// What a backend's half holds as its life.
+#[inline(always)]
+pub(crate) const fn cached(now: u32) -> u64 {
+    let life = Life {
+        state: State::Open,
+        seen: now,
+    };
+    life.pack()
+}
+
+#[inline(always)]
+fn pointer(table: Table, key: &Tuple) -> Option<*mut Connection> {
+    match table {
+        Table::Assured => ASSURED.get_ptr_mut(key),
+        Table::Unassured => UNASSURED.get_ptr_mut(key),
+    }
+}
+
+/// Reads the element, unless the kernel gives it to another key meanwhile.
+#[inline(always)]
+fn read(element: *mut Connection, check: u32, into: &mut Connection) -> bool {
+    const WORDS: usize = size_of::<Connection>() / size_of::<u64>();
+    let (from, to) = (element.cast::<u64>(), ptr::from_mut(into).cast::<u64>());
+    for index in 0..WORDS {
+        // SAFETY: both are whole and aligned. The element is memory of the map
+        // for as long as the program runs; its content may change, hence
+        // volatile, and the check last.
+        unsafe { to.add(index).write(ptr::read_volatile(from.add(index))) };
+    }
+    barrier();
+    // SAFETY: as above.
+    unsafe { ptr::read_volatile(&raw const (*element).check) == check }
+}
+
+#[inline(always)]
+fn word(element: *const Connection) -> u64 {
+    // SAFETY: one aligned word of the map.
+    unsafe { ptr::read_volatile(&raw const (*element).life) }
+}
+
+/// Writes `new` over `old`; `false` if something else is there.
+#[inline(always)]
+fn swap(element: *mut Connection, old: u64, new: u64) -> bool {
+    let found: u64;
+    // SAFETY: one aligned word of the map. The target has the instruction, but
+    // the compiler no name for it.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {new})",
+            word = in(reg) &raw mut (*element).life,
+            new = in(reg) new,
+            inout("r0") old => found,
+        );
+    }
+    found == old
 }

@@ -5,8 +5,8 @@ use lb_common::{Hook, Verdict, verdict};
 static COUNTERS: PerCpuArray<u64, { verdict::COUNTERS as usize }> = PerCpuArray::new();
 
 #[inline(always)]
-pub(crate) fn count(hook: Hook, verdict: Verdict) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict.counter(hook)) {
+pub(crate) fn count(hook: Hook, verdict: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(Verdict::counter_of(verdict, hook)) {
         // SAFETY: the element belongs to this CPU.
         unsafe { *counter += 1 };
     }

@@ -3,7 +3,6 @@
 use lb_common::{Address, Interface, Tuple, Verdict, checksum::Delta};
 
 use crate::{
-    headers::{Headers, TCP, UDP, transport},
     packet::{Packet, Step, at},
     route::{LOOPBACK, Route},
     scratch::Answer,
@@ -26,8 +25,12 @@ pub trait Family {
     /// what any host takes (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
     const QUOTE: usize;
 
-    /// Addresses, protocol, and the offset of the transport header.
-    fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)>;
+    /// Writes addresses and protocol to `tuple`.
+    fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network>;
+
+    /// Whether headers of this protocol stand between the IP header and what it
+    /// carries.
+    fn is_extension(protocol: u8) -> bool;
 
     /// What the header says of the length of header and payload, in bytes.
     fn length(packet: &impl Packet, offset: usize) -> Step<usize>;
@@ -59,6 +62,16 @@ pub trait Family {
     /// loopback device that the route names; for IPv6 it finds it either way,
     /// but resolves the neighbour on the device it is given.
     fn delivery(owner: u32) -> u32;
+}
+
+/// What follows a network header.
+pub struct Network {
+    /// Its protocol, or the kind of the extension header.
+    pub(crate) protocol: u8,
+    /// Where it begins, in bytes.
+    pub(crate) next: usize,
+    /// Whether it is one part of a packet.
+    pub(crate) is_fragment: bool,
 }
 
 pub(crate) struct V4;
@@ -97,8 +110,11 @@ const _: () = assert!(size_of::<Ipv6Header>() == 40);
 const HOPS: u8 = 64;
 /// More-fragments flag and fragment offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
-/// IPv6 fragment header (RFC 8200, section 4.5).
+/// IPv6 extension headers (RFC 8200, section 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
 const IPV6_FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
 
 impl Family for V4 {
     const NUMBER: u8 = 2;
@@ -110,25 +126,26 @@ impl Family for V4 {
     const QUOTE: usize = 576 - Self::HEADER - 8;
 
     #[inline(always)]
-    fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {
+    fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network> {
         // SAFETY: `at` has checked the bounds.
         let header = unsafe { &*at::<Ipv4Header>(packet, offset)? };
         let length = usize::from(header.version_and_length & 0xf) * 4;
         if header.version_and_length >> 4 != 4 || length < size_of::<Ipv4Header>() {
             return Err(Verdict::Malformed);
         }
-        if header.protocol != TCP && header.protocol != UDP {
-            return Err(Verdict::OtherProtocol);
-        }
-        if header.fragment & FRAGMENT_BITS.to_be() != 0 {
-            return Err(Verdict::Fragment);
-        }
-        Ok((
-            Address::v4(header.source),
-            Address::v4(header.destination),
-            header.protocol,
-            offset + length,
-        ))
+        tuple.source.set(&Address::v4(header.source));
+        tuple.destination.set(&Address::v4(header.destination));
+        tuple.set_protocol(header.protocol);
+        Ok(Network {
+            protocol: header.protocol,
+            next: offset + length,
+            is_fragment: header.fragment & FRAGMENT_BITS.to_be() != 0,
+        })
+    }
+
+    #[inline(always)]
+    fn is_extension(_protocol: u8) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -198,7 +215,7 @@ impl Family for V4 {
         let header = unsafe { &mut *at::<Ipv4Header>(packet, offset)? };
         let (hops, protocol) = (header.time_to_live, header.protocol);
         if hops <= 1 {
-            return Err(Verdict::HopLimit);
+            return Err(Verdict::TimeExceeded);
         }
         header.checksum = Delta::new()
             .word(
@@ -237,22 +254,28 @@ impl Family for V6 {
     const QUOTE: usize = Answer::SIZE - Self::HEADER - 8;
 
     #[inline(always)]
-    fn parse(packet: &impl Packet, offset: usize) -> Step<(Address, Address, u8, usize)> {
+    fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network> {
         // SAFETY: `at` has checked the bounds.
         let header = unsafe { &*at::<Ipv6Header>(packet, offset)? };
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return Err(Verdict::Malformed);
         }
-        match header.next_header {
-            TCP | UDP => Ok((
-                header.source,
-                header.destination,
-                header.next_header,
-                offset + size_of::<Ipv6Header>(),
-            )),
-            IPV6_FRAGMENT => Err(Verdict::Fragment),
-            _ => Err(Verdict::OtherProtocol),
-        }
+        tuple.source.set(&header.source);
+        tuple.destination.set(&header.destination);
+        tuple.set_protocol(header.next_header);
+        Ok(Network {
+            protocol: header.next_header,
+            next: offset + size_of::<Ipv6Header>(),
+            is_fragment: false,
+        })
+    }
+
+    #[inline(always)]
+    fn is_extension(protocol: u8) -> bool {
+        matches!(
+            protocol,
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | IPV6_FRAGMENT
+        )
     }
 
     #[inline(always)]
@@ -299,7 +322,7 @@ impl Family for V6 {
         // SAFETY: `at` has checked the bounds.
         let header = unsafe { &mut *at::<Ipv6Header>(packet, offset)? };
         if header.hop_limit <= 1 {
-            return Err(Verdict::HopLimit);
+            return Err(Verdict::TimeExceeded);
         }
         header.hop_limit -= 1;
         Ok(())
@@ -320,25 +343,4 @@ impl Family for V6 {
     fn delivery(_owner: u32) -> u32 {
         LOOPBACK
     }
-}
-
-/// Parses from the IP header on.
-#[inline(always)]
-pub(crate) fn headers<F: Family>(packet: &impl Packet, offset: usize) -> Step<Headers> {
-    let (source, destination, protocol, next) = F::parse(packet, offset)?;
-    let (source_port, destination_port, tcp) = transport(packet, next, protocol)?;
-    Ok(Headers {
-        tuple: Tuple {
-            source,
-            destination,
-            source_port,
-            destination_port,
-            protocol,
-            reserved: 0,
-            reserved2: 0,
-        },
-        network: offset,
-        transport: next,
-        tcp,
-    })
 }

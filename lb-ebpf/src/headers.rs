@@ -1,13 +1,14 @@
 //! Ethernet, VLAN tags, TCP and UDP: everything but the network layer.
 
-use lb_common::{Tuple, Verdict};
+use core::hint;
+
+use lb_common::{Signal, Tuple, Verdict};
 
 use crate::packet::{Packet, Step, at};
 
 pub(crate) const ETHERNET: usize = 14;
 
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
+pub(crate) use lb_common::lifecycle::{SCTP, TCP, UDP};
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -19,36 +20,63 @@ const DOT1AD: u16 = 0x88a8;
 const TAGS: usize = 2;
 
 /// What a parsed packet looks like.
-pub(crate) struct Headers {
-    pub(crate) tuple: Tuple,
-    /// Offset of the IP header, in bytes.
-    pub(crate) network: usize,
-    /// Offset of the TCP or UDP header, in bytes.
-    pub(crate) transport: usize,
-    pub(crate) tcp: TcpFlags,
-}
-
-/// Byte 13 of a TCP header (RFC 9293, section 3.1); 0 for UDP.
 #[derive(Clone, Copy)]
-pub(crate) struct TcpFlags(u8);
+pub(crate) struct Headers<'a> {
+    pub(crate) tuple: &'a Tuple,
+    pub(crate) shape: Shape,
+}
 
-impl TcpFlags {
-    const FIN: u8 = 0x01;
-    const SYN: u8 = 0x02;
-    pub(crate) const RST: u8 = 0x04;
-    pub(crate) const ACK: u8 = 0x10;
+/// Where a packet's headers are, and what they say beside the tuple.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Offset of the IP header, in bytes.
+    pub(crate) network: u32,
+    /// Offset of what the IP header carries, in bytes.
+    pub(crate) transport: u32,
+    /// TCP flags, or the type of the first SCTP chunk; else 0.
+    pub(crate) mark: u32,
+    /// Whether the packet is a fragment without the transport header.
+    pub(crate) is_later: u32,
+}
 
+impl Headers<'_> {
     #[inline(always)]
-    pub(crate) const fn opens(self) -> bool {
-        const MEANT: u8 = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN;
-        self.0 & MEANT == Self::SYN
+    pub(crate) fn signal(&self) -> Signal {
+        match self.shape.is_later {
+            0 => Signal::of(self.tuple.protocol, self.shape.mark as u8),
+            _ => Signal::Data,
+        }
     }
 
+    /// Whether the packet may be the first of its flow.
     #[inline(always)]
-    pub(crate) const fn closes(self) -> bool {
-        self.0 & (Self::FIN | Self::RST) != 0
+    pub(crate) fn starts_flow(&self) -> bool {
+        self.tuple.protocol == UDP || self.signal() == Signal::Open
     }
 }
+
+impl Shape {
+    /// Itself, from a map, in a form whose bounds the verifier can follow.
+    #[inline(always)]
+    pub(crate) fn checked(self) -> Step<Self> {
+        let network = hint::black_box(self.network);
+        let transport = hint::black_box(self.transport);
+        if network > MOST_NETWORK || transport > MOST_TRANSPORT {
+            return Err(Verdict::Malformed);
+        }
+        Ok(Self {
+            network,
+            transport,
+            ..self
+        })
+    }
+}
+
+/// Ethernet and all tags.
+pub(crate) const MOST_NETWORK: u32 = (ETHERNET + TAGS * VLAN) as u32;
+/// And the longest chain of IPv6 headers that is looked through.
+pub(crate) const MOST_TRANSPORT: u32 = MOST_NETWORK + 40 + 6 * 2048;
 
 /// EtherType in host byte order, and the offset of what follows it.
 #[inline(always)]
@@ -67,25 +95,31 @@ pub(crate) fn ethernet(packet: &impl Packet) -> Step<(u16, usize)> {
     Ok((kind, offset))
 }
 
-/// Ports in network byte order, and the TCP flags.
+/// Writes the ports to `tuple`, which says what protocol it is; returns
+/// [`Shape::mark`].
 #[inline(always)]
-pub(crate) fn transport(
-    packet: &impl Packet,
-    offset: usize,
-    protocol: u8,
-) -> Step<(u16, u16, TcpFlags)> {
-    match protocol {
+pub(crate) fn transport(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<u32> {
+    let (ports, mark) = match tuple.protocol {
         TCP => {
             // SAFETY: `at` has checked the bounds of the 20-byte header.
             let header = unsafe { &*at::<[u16; 10]>(packet, offset)? };
             let [_, flags] = header[6].to_ne_bytes();
-            Ok((header[0], header[1], TcpFlags(flags)))
+            ([header[0], header[1]], flags)
         }
         UDP => {
             // SAFETY: `at` has checked the bounds of the 8-byte header.
             let header = unsafe { &*at::<[u16; 4]>(packet, offset)? };
-            Ok((header[0], header[1], TcpFlags(0)))
+            ([header[0], header[1]], 0)
         }
-        _ => Err(Verdict::OtherProtocol),
-    }
+        SCTP => {
+            // SAFETY: `at` has checked the bounds of the 12-byte header and of
+            // the first chunk's own.
+            let header = unsafe { &*at::<[u16; 8]>(packet, offset)? };
+            let [chunk, _] = header[6].to_ne_bytes();
+            ([header[0], header[1]], chunk)
+        }
+        _ => return Err(Verdict::OtherProtocol),
+    };
+    [tuple.source_port, tuple.destination_port] = ports;
+    Ok(mark.into())
 }

@@ -6,12 +6,18 @@
 //! [`family::Family`].
 
 #![no_std]
+// Atomic operations that the compiler has no name for on this target.
+#![feature(asm_experimental_arch)]
 
 mod affinity;
+mod claim;
+mod clock;
+mod closer;
 mod connections;
 mod counters;
 mod family;
 mod headers;
+mod holdings;
 mod interfaces;
 mod networks;
 mod open;
@@ -19,11 +25,15 @@ mod packet;
 mod pipeline;
 mod plan;
 mod refuse;
+mod relate;
 mod rewrite;
 mod route;
 mod scratch;
 mod services;
+mod sockets;
+mod subprograms;
 mod tc;
+mod track;
 mod xdp;
 
 pub use pipeline::{run, run_resent};

@@ -26,11 +26,17 @@ pub(crate) fn contains(set: u32, address: &Address) -> bool {
     NETWORKS.get(&Key::new(NetworkKey::WHOLE, data)).is_some()
 }
 
+/// What the agent said last. It may change while it is read: a torn value is
+/// as good as the old one.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    SETTINGS.get(0)
+}
+
 /// Whether the address may be a clusterIP, as far as a mask can tell.
 #[inline(always)]
 pub(crate) fn may_be_service<F: Family>(address: &Address) -> bool {
-    SETTINGS.get(0).is_some_and(|settings| {
-        // A torn read while the agent widens the mask is as good as an old one.
+    settings().is_some_and(|settings| {
         address.is_within(&settings.covers[F::INDEX], &settings.masks[F::INDEX])
     })
 }
@@ -38,7 +44,7 @@ pub(crate) fn may_be_service<F: Family>(address: &Address) -> bool {
 /// [`lb_common::PodDetection`], as a number.
 #[inline(always)]
 pub(crate) fn pod_detection() -> u32 {
-    SETTINGS.get(0).map_or(0, |settings| {
+    settings().map_or(0, |settings| {
         // SAFETY: one aligned word of the map.
         unsafe { ptr::read_volatile(&raw const settings.pods) }
     })

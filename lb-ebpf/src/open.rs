@@ -8,14 +8,18 @@ use lb_common::{
 
 use crate::{
     affinity,
-    connections::{self, Found},
+    claim::{claim, is_claimed},
+    connections,
     family::Family,
-    headers::{Headers, TCP},
+    headers::{Headers, UDP},
     interfaces, networks,
-    packet::{Packet, Step},
+    packet::{Outcome, Packet, Step},
+    pipeline::{Found, send},
     plan::{plan_hairpin, plan_node, plan_through},
     route::LOOPBACK,
-    scratch, services,
+    scratch::{self, Scratch, Work},
+    services,
+    track::follow,
 };
 
 /// Who sends the first packet of a connection.
@@ -25,10 +29,32 @@ enum Client {
     Node,
 }
 
-/// Chooses a backend and how to reach it, and enters the connection.
+/// Handles the packet in the scratch as the first one of a connection.
 #[inline(always)]
-pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
-    let key = &headers.tuple;
+pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
+    let Scratch {
+        tuple, shape, work, ..
+    } = scratch::get()?;
+    let headers = &Headers {
+        tuple,
+        shape: shape.checked()?,
+    };
+    match enter::<P, F>(packet, headers, work) {
+        Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
+        // A flow keeps its old backend as long as there is no other.
+        Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => {
+            let table = work.found.ok_or(Verdict::Rejected)?;
+            follow::<P, F>(packet, headers, work, table, Verdict::Forward)
+        }
+        Err(verdict) => Err(verdict),
+    }
+}
+
+/// Chooses a backend and how to reach it, and enters the connection in place
+/// of the one that the client had on these ports.
+#[inline(always)]
+fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
+    let key = headers.tuple;
     let client = match P::HOOK {
         Hook::Xdp => Client::Outside,
         Hook::TcEgress => Client::Node,
@@ -41,7 +67,7 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<
         }
     };
     let frontend = match services::find(key) {
-        Err(Verdict::NoFrontend) => return Err(miss::<P, F>(packet, headers)),
+        Err(Verdict::NoFrontend) => return miss::<P, F>(packet, headers, work),
         result => result?,
     };
     let is_node = matches!(client, Client::Node);
@@ -51,7 +77,7 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<
     {
         return Err(Verdict::NoFrontend);
     }
-    if !starts_flow(headers) {
+    if !headers.starts_flow() {
         return Err(Verdict::Stray);
     }
     if is_overheard(packet) {
@@ -76,56 +102,86 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<
         result => result?,
     };
 
-    let scratch = scratch::get()?;
-    scratch.forward = Connection {
-        translated: Tuple {
-            destination: choice.backend.address,
-            destination_port: choice.backend.port,
-            ..*key
-        },
-        backend: choice.id,
-        generation: choice.generation,
-        service: choice.backend.service,
-        interface: 0,
-        flags: 0,
-        path: Path::Stack as u32,
-    };
-    scratch.reply = Connection {
-        translated: key.reverse(),
-        flags: Connection::REPLY | Connection::AT_EGRESS,
-        ..scratch.forward
-    };
+    if let Some(table) = work.found {
+        let life = work.halves.one.life;
+        connections::discard(table, &mut work.halves, life);
+    }
+    work.halves.one_key.set(key);
+    let forward = &mut work.halves.one;
+    begin(forward, key, Connection::AT_EGRESS);
+    forward.translated.destination.set(&choice.backend.address);
+    forward.translated.destination_port = choice.backend.port;
+    forward.backend = choice.id;
+    forward.generation = choice.generation;
+    forward.service = choice.backend.service;
     let masquerade = frontend.flags & Frontend::MASQUERADE != 0;
     let local = choice.backend.flags & Backend::LOCAL != 0;
     match client {
-        Client::Pod if scratch.forward.translated.destination == key.source => {
-            plan_hairpin::<P, F>(packet, scratch)?;
+        Client::Pod if forward.translated.destination == key.source => {
+            plan_hairpin::<P, F>(packet, forward)?;
         }
         Client::Pod if !masquerade => {}
         Client::Outside if !masquerade && local => {}
         Client::Pod | Client::Outside => {
-            plan_through::<P, F>(packet, headers, masquerade, scratch)?;
+            plan_through::<P, F>(packet, headers, masquerade, work)?;
         }
-        Client::Node => plan_node::<P, F>(packet, key, scratch)?,
+        Client::Node => plan_node::<P, F>(packet, key, work)?,
     }
-    connections::open(key, scratch)?;
+    claim(packet, work)?;
     Ok(Found {
-        connection: &scratch.forward,
         verdict: Verdict::Opened,
-        routed: scratch.forward.path == Path::Route as u32,
+        routed: work.halves.one.path == Path::Route as u8,
     })
 }
 
 /// What becomes of a packet that no frontend stands for.
 #[inline(always)]
-fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Verdict {
-    let tuple = &headers.tuple;
-    if !starts_flow(headers) {
-        return Verdict::NoFrontend;
+fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
+    let tuple = headers.tuple;
+    if !headers.starts_flow() {
+        return Err(Verdict::NoFrontend);
     }
-    if enters_here(packet, tuple) {
-        connections::yield_to(tuple);
+    if enters_here(packet, tuple) && is_claimed(&mut work.rival, &tuple.reverse()) {
+        return open_direct(packet, tuple, work);
     }
+    Err(reject_service::<P, F>(packet, tuple))
+}
+
+/// Gives a client that talks to a backend itself another port towards it: from
+/// this one it has a connection through a frontend, or another client has.
+#[inline(always)]
+fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Found> {
+    let flags = match P::HOOK {
+        Hook::Xdp | Hook::TcIngress => Connection::DIRECT | Connection::AT_EGRESS,
+        Hook::TcEgress => Connection::DIRECT,
+    };
+    work.halves.one_key.set(key);
+    begin(&mut work.halves.one, key, flags);
+    claim(packet, work)?;
+    Ok(Found {
+        verdict: Verdict::Opened,
+        routed: false,
+    })
+}
+
+/// A connection to where its packets are addressed already.
+#[inline(always)]
+fn begin(forward: &mut Connection, key: &Tuple, flags: u16) {
+    forward.translated.set(key);
+    forward.backend = u32::MAX;
+    forward.generation = 0;
+    forward.service = u32::MAX;
+    forward.interface = 0;
+    forward.other_interface = 0;
+    forward.flags = flags;
+    forward.path = Path::Stack as u8;
+    forward.other_path = Path::Stack as u8;
+    forward.reserved = 0;
+}
+
+/// What becomes of the first packet of a flow to no frontend.
+#[inline(always)]
+fn reject_service<P: Packet, F: Family>(packet: &P, tuple: &Tuple) -> Verdict {
     let was_seen = match P::HOOK {
         // XDP leaves to TC what it cannot answer.
         Hook::Xdp => false,
@@ -175,12 +231,6 @@ fn set_for(client: &Client, key: &Tuple, frontend: &Frontend) -> Slice {
     } else {
         frontend.outside
     })
-}
-
-/// Whether the packet may be the first of its flow.
-#[inline(always)]
-fn starts_flow(headers: &Headers) -> bool {
-    headers.tuple.protocol != TCP || headers.tcp.opens()
 }
 
 /// Whether no other hook of this node can have translated the packet before.

@@ -2,15 +2,44 @@
 
 use core::hint;
 
-use lb_common::{Hook, Interface, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, Tuple, Verdict, checksum::Delta};
 
 use crate::{family::Family, route::Route};
 
 /// A step of the pipeline: go on, or leave with a verdict.
 pub(crate) type Step<T> = Result<T, Verdict>;
 
-/// The verdict, and what the program returns.
-pub(crate) type Sent = (Verdict, i32);
+/// The verdict, and what the program returns, in one word.
+#[derive(Clone, Copy)]
+pub struct Outcome(u64);
+
+impl Outcome {
+    #[inline(always)]
+    pub(crate) fn new(verdict: Verdict, action: i32) -> Self {
+        Self((verdict as u64) << 32 | u64::from(action.cast_unsigned()))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// [`Verdict`], as a number.
+    #[inline(always)]
+    pub(crate) const fn verdict(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn action(self) -> i32 {
+        (self.0 as u32).cast_signed()
+    }
+}
 
 pub trait Packet {
     const HOOK: Hook;
@@ -60,6 +89,10 @@ pub trait Packet {
 
     /// Copies `length` bytes, at least 4 and at most `limit`, into the frame.
     fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()>;
+
+    /// Whether a socket of this node, other than one that listens, gets what is
+    /// addressed like `reply`.
+    fn has_socket(&self, reply: &Tuple) -> bool;
 
     /// Whether this hook can send out of `interface` by itself.
     fn can_transmit(&self, interface: u32) -> bool;

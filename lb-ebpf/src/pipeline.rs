@@ -3,27 +3,34 @@
 use core::hint;
 
 use aya_log_ebpf::trace;
-use lb_common::{Connection, Hook, InterfaceKind, Path, Tuple, Verdict, verdict::Class};
+use lb_common::{
+    Connection, Hook, InterfaceKind, Path, Signal, State, Tuple, Verdict, verdict::Class,
+};
 
 use crate::{
-    connections::{self, Found},
-    counters,
-    family::{Family, V4, V6, headers},
-    headers::{Headers, IPV4, IPV6, TCP, ethernet},
+    clock, connections, counters,
+    family::{Family, V4, V6},
+    headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
     interfaces,
-    open::open,
-    packet::{Packet, Sent, Step},
-    refuse::refuse,
+    packet::{Outcome, Packet, Step},
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, sendable},
-    scratch::{self, Scratch},
+    scratch::{self, Scratch, Work, barrier},
     services,
+    subprograms::Subprograms,
 };
+
+/// A packet that has found its connection.
+pub(crate) struct Found {
+    pub(crate) verdict: Verdict,
+    /// The scratch holds the route already.
+    pub(crate) routed: bool,
+}
 
 /// Handles a packet; returns what the program returns.
 #[inline(always)]
-pub fn run<P: Packet>(packet: &P) -> i32 {
-    conclude(packet, process(packet))
+pub fn run<P: Subprograms>(packet: &P) -> i32 {
+    conclude(packet, settle::<P>(process(packet)))
 }
 
 /// Handles a packet that [`Packet::resend`] has brought here.
@@ -35,25 +42,30 @@ pub fn run_resent<P: Packet>(packet: &P) -> i32 {
         Ok(_) => Err(Verdict::NotIp),
         Err(verdict) => Err(verdict),
     };
-    conclude(packet, result)
+    conclude(packet, settle::<P>(result))
 }
 
+/// What becomes of the packet, also where a step ended its way.
 #[inline(always)]
-fn conclude<P: Packet>(packet: &P, result: Step<Sent>) -> i32 {
-    let (verdict, action) = match result {
-        Ok(sent) => sent,
+pub(crate) fn settle<P: Packet>(result: Step<Outcome>) -> Outcome {
+    match result {
+        Ok(outcome) => outcome,
         Err(verdict) => {
             let action = match verdict.class() {
                 Class::Untouched | Class::Translated => P::PASS,
                 // An answer that could not be given.
                 Class::Answered | Class::Dropped => P::DROP,
             };
-            (verdict, action)
+            Outcome::new(verdict, action)
         }
-    };
-    counters::count(P::HOOK, verdict);
-    trace(packet, verdict);
-    action
+    }
+}
+
+#[inline(always)]
+fn conclude<P: Packet>(packet: &P, outcome: Outcome) -> i32 {
+    counters::count(P::HOOK, outcome.verdict());
+    trace(packet, outcome.verdict());
+    outcome.action()
 }
 
 static LABELS: [[u8; 20]; Verdict::LABELS.len()] = Verdict::LABELS;
@@ -61,7 +73,7 @@ static LABELS: [[u8; 20]; Verdict::LABELS.len()] = Verdict::LABELS;
 /// One line a packet, if the agent switched it on before it loaded the
 /// program; else the verifier removes it.
 #[inline(always)]
-fn trace<P: Packet>(packet: &P, verdict: Verdict) {
+fn trace<P: Packet>(packet: &P, verdict: u32) {
     // Hidden from the compiler, which would drop the mask that the verifier
     // wants to see.
     let index = hint::black_box(verdict as usize) & (LABELS.len() - 1);
@@ -78,7 +90,7 @@ fn trace<P: Packet>(packet: &P, verdict: Verdict) {
 }
 
 #[inline(always)]
-fn process<P: Packet>(packet: &P) -> Step<Sent> {
+fn process<P: Subprograms>(packet: &P) -> Step<Outcome> {
     match ethernet(packet)? {
         (IPV4, offset) => process_family::<P, V4>(packet, offset),
         (IPV6, offset) => process_family::<P, V6>(packet, offset),
@@ -87,90 +99,110 @@ fn process<P: Packet>(packet: &P) -> Step<Sent> {
 }
 
 #[inline(always)]
-fn process_family<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
-    let headers = headers::<F>(packet, offset)?;
-    match find::<P, F>(packet, &headers) {
-        Ok(found) => send::<P, F>(packet, &headers, &found),
-        Err(Verdict::Rejected) => refuse::<P, F>(packet, &headers),
-        Err(verdict) => Err(verdict),
+fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<Outcome> {
+    let scratch = scratch::get()?;
+    let network = F::parse(packet, offset, &mut scratch.tuple)?;
+    if network.is_fragment || F::is_extension(network.protocol) {
+        return Ok(packet.look_closer::<F>(offset as u32));
     }
-}
-
-#[inline(always)]
-fn find<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Found> {
-    let known = connections::get(&headers.tuple);
-    if let Some(connection) = &known
-        && (connection.flags & Connection::REPLY != 0 || !is_outdated(headers, connection))
+    if network.protocol == F::ICMP {
+        return Ok(packet.relate::<F>(offset as u32));
+    }
+    let mark = transport(packet, network.next, &mut scratch.tuple)?;
+    barrier();
+    scratch.shape = Shape {
+        network: offset as u32,
+        transport: network.next as u32,
+        mark,
+        is_later: 0,
+    };
+    let (tuple, shape) = (&scratch.tuple, scratch.shape);
+    let connection = &mut scratch.work.halves.one;
+    if connections::glance(tuple, connection)
+        && Signal::is_plain(tuple.protocol, mark as u8)
+        && is_settled(connection)
+        && let Some(verdict) = may_follow(packet, tuple.protocol, connection)?
     {
-        return follow(packet, headers, known);
+        let found = Found {
+            verdict,
+            routed: false,
+        };
+        let headers = Headers { tuple, shape };
+        return send::<P, F>(packet, &headers, connection, found);
     }
-    match open::<P, F>(packet, headers) {
-        // A flow keeps its old backend as long as there is no other.
-        Err(Verdict::Rejected) if headers.tuple.protocol != TCP && known.is_some() => {
-            follow(packet, headers, known)
-        }
-        result => result,
-    }
+    Ok(look_up::<P, F>(packet))
 }
 
-/// One more packet of a connection.
+/// Handles the packet whose headers are in the scratch.
 #[inline(always)]
-fn follow<P: Packet>(
+fn look_up<P: Subprograms, F: Family>(packet: &P) -> Outcome {
+    let mut outcome = packet.track::<F>();
+    if outcome.verdict() == Verdict::Opened as u32 {
+        outcome = packet.open::<F>();
+    }
+    if outcome.verdict() == Verdict::Rejected as u32 {
+        outcome = packet.refuse::<F>();
+    }
+    outcome
+}
+
+/// Whether a plain packet changes nothing about the connection.
+#[inline(always)]
+fn is_settled(connection: &Connection) -> bool {
+    let (state, seen) = ((connection.life >> 32) as u32, connection.life as u32);
+    state == State::Open as u32 && clock::now().wrapping_sub(seen) < clock::second()
+}
+
+/// Whether a packet of the connection is to be translated here; `None` if it
+/// starts a new one.
+#[inline(always)]
+pub(crate) fn may_follow<P: Packet>(
     packet: &P,
-    headers: &Headers,
-    connection: Option<&'static mut Connection>,
-) -> Step<Found> {
-    let connection = connection.ok_or(Verdict::NoBackend)?;
-    let mut verdict = Verdict::Forward;
-    if connection.flags & Connection::REPLY != 0 {
-        let at_egress = connection.flags & Connection::AT_EGRESS != 0;
-        if at_egress != matches!(P::HOOK, Hook::TcEgress) {
-            return Err(Verdict::OtherHook);
-        }
-        if matches!(P::HOOK, Hook::TcIngress)
-            && services::is_elsewhere(connection.backend, connection.generation)
-            && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
-        {
-            return Err(Verdict::ForgedReply);
-        }
-        verdict = Verdict::Reply;
+    protocol: u8,
+    connection: &Connection,
+) -> Step<Option<Verdict>> {
+    let is_direct = connection.flags & Connection::DIRECT != 0;
+    if connection.flags & Connection::REPLY == 0 {
+        let is_outdated = protocol == UDP
+            && !is_direct
+            && !services::is_current(connection.backend, connection.generation);
+        return Ok((!is_outdated).then_some(Verdict::Forward));
     }
-    if headers.tcp.closes() {
-        connections::close(connection);
+    let at_egress = connection.flags & Connection::AT_EGRESS != 0;
+    if at_egress != matches!(P::HOOK, Hook::TcEgress) {
+        return Err(Verdict::OtherHook);
     }
-    Ok(Found {
-        connection,
-        verdict,
-        routed: false,
-    })
-}
-
-/// Whether the client's packet starts a new connection on an old tuple.
-#[inline(always)]
-fn is_outdated(headers: &Headers, connection: &Connection) -> bool {
-    if headers.tuple.protocol == TCP && !headers.tcp.opens() {
-        return false;
+    if matches!(P::HOOK, Hook::TcIngress)
+        && services::is_elsewhere(connection.backend, connection.generation)
+        && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
+    {
+        return Err(Verdict::ForgedReply);
     }
-    if !services::is_current(connection.backend, connection.generation) {
-        return true;
-    }
-    if headers.tuple.protocol != TCP {
-        return false;
-    }
-    let closing = |connection: &Connection| connection.flags & Connection::CLOSING != 0;
-    closing(connection)
-        || connections::get(&connection.translated.reverse()).is_none_or(|reply| closing(reply))
+    Ok(Some(Verdict::Reply))
 }
 
 /// Translates a packet and sends it the way its connection goes.
 #[inline(always)]
-fn send<P: Packet, F: Family>(packet: &P, headers: &Headers, found: &Found) -> Step<Sent> {
-    const STACK: u32 = Path::Stack as u32;
-    const ROUTE: u32 = Path::Route as u32;
-    const BOUNCE: u32 = Path::Bounce as u32;
+pub(crate) fn send<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    connection: &Connection,
+    found: Found,
+) -> Step<Outcome> {
+    prepare::<P, F>(packet, headers, connection, &found)?;
+    rewrite::<F>(packet, headers, &connection.translated)?;
+    Ok(Outcome::new(found.verdict, leave(packet, connection)?))
+}
 
-    let connection = found.connection;
-    let (path, interface) = (connection.path, connection.interface);
+/// What the way asks for before the packet is changed.
+#[inline(always)]
+pub(crate) fn prepare<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    connection: &Connection,
+    found: &Found,
+) -> Step<()> {
+    let path = connection.path;
     if matches!(P::HOOK, Hook::Xdp) && path != STACK && path != ROUTE {
         return Err(Verdict::Deferred);
     }
@@ -179,49 +211,59 @@ fn send<P: Packet, F: Family>(packet: &P, headers: &Headers, found: &Found) -> S
             look_up_route::<P, F>(packet, headers, &connection.translated)?;
         }
         if !matches!(P::HOOK, Hook::TcEgress) {
-            F::hop(packet, headers.network)?;
+            F::hop(packet, headers.shape.network as usize)?;
         }
     }
-    rewrite::<F>(packet, headers, &connection.translated)?;
-    let action = match path {
-        STACK => P::PASS,
-        ROUTE => transmit(packet)?,
-        BOUNCE => packet.bounce()?,
+    Ok(())
+}
+
+const STACK: u8 = Path::Stack as u8;
+const ROUTE: u8 = Path::Route as u8;
+const BOUNCE: u8 = Path::Bounce as u8;
+
+/// Sends a translated packet the way its connection goes.
+#[inline(always)]
+pub(crate) fn leave<P: Packet>(packet: &P, connection: &Connection) -> Step<i32> {
+    match connection.path {
+        STACK => Ok(P::PASS),
+        ROUTE => transmit(packet),
+        BOUNCE => packet.bounce(),
         _ => match P::HOOK {
-            Hook::TcEgress => packet.resend(packet.interface())?,
-            Hook::Xdp | Hook::TcIngress => packet.deliver(interface)?,
+            Hook::TcEgress => packet.resend(packet.interface()),
+            Hook::Xdp | Hook::TcIngress => packet.deliver(connection.interface),
         },
-    };
-    Ok((found.verdict, action))
+    }
 }
 
 /// Sends the packet along the route in the scratch.
 #[inline(always)]
 fn transmit<P: Packet>(packet: &P) -> Step<i32> {
-    let scratch = scratch::get()?;
-    let leaving = scratch.route.interface;
+    let work = &scratch::get()?.work;
+    let leaving = work.route.interface;
     if matches!(P::HOOK, Hook::TcEgress)
-        && !scratch.resolved
+        && !work.resolved
         && interfaces::interface(leaving).is_some()
     {
         return packet.resend(leaving);
     }
-    packet.transmit(&scratch.route)
+    packet.transmit(&work.route)
 }
 
 /// Delivers or sends a packet that is translated already.
 #[inline(always)]
-fn send_on<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
-    let headers = headers::<F>(packet, offset)?;
-    let tuple = &headers.tuple;
+fn send_on<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Outcome> {
+    let Scratch { tuple, work, .. } = scratch::get()?;
+    F::parse(packet, offset, tuple)?;
     if let Some(owner) = interfaces::owner(&tuple.destination) {
-        return Ok((Verdict::Passing, packet.deliver(F::delivery(owner))?));
+        let action = packet.deliver(F::delivery(owner))?;
+        return Ok(Outcome::new(Verdict::Passing, action));
     }
-    let scratch = scratch::get()?;
-    match route::lookup::<F>(packet.context(), LOOPBACK, tuple, &mut scratch.route) {
+    let route = &mut work.route;
+    match route::lookup::<F>(packet.context(), LOOPBACK, tuple, route) {
         Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {
-            Ok((Verdict::Passing, packet.transmit(&scratch.route)?))
+            let action = packet.transmit(route)?;
+            Ok(Outcome::new(Verdict::Passing, action))
         }
     }
 }
@@ -230,16 +272,16 @@ fn send_on<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Sent> {
 #[inline(always)]
 fn look_up_route<P: Packet, F: Family>(
     packet: &P,
-    headers: &Headers,
+    headers: &Headers<'_>,
     translated: &Tuple,
 ) -> Step<()> {
     let from = match P::HOOK {
         Hook::Xdp | Hook::TcIngress => packet.interface(),
         Hook::TcEgress => LOOPBACK,
     };
-    let Scratch {
+    let Work {
         route, resolved, ..
-    } = scratch::get()?;
+    } = &mut scratch::get()?.work;
     match route::lookup::<F>(packet.context(), from, translated, route) {
         Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
         answer => {

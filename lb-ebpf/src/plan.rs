@@ -9,20 +9,16 @@ use crate::{
     interfaces,
     packet::{Packet, Step},
     route::{self, Answer, LOOPBACK, Route, sendable},
-    scratch::Scratch,
+    scratch::{Halves, Work},
 };
 
 /// A pod talks to itself.
 #[inline(always)]
-pub(crate) fn plan_hairpin<P: Packet, F: Family>(
-    packet: &P,
-    Scratch { forward, reply, .. }: &mut Scratch,
-) -> Step<()> {
+pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Connection) -> Step<()> {
     forward.translated.source = snat_source::<P, F>(packet, packet.interface())?;
-    for entry in [forward, reply] {
-        entry.path = Path::Bounce as u32;
-    }
-    reply.flags = Connection::REPLY;
+    forward.path = Path::Bounce as u8;
+    forward.other_path = Path::Bounce as u8;
+    forward.flags = 0;
     Ok(())
 }
 
@@ -31,15 +27,14 @@ pub(crate) fn plan_hairpin<P: Packet, F: Family>(
 #[inline(always)]
 pub(crate) fn plan_through<P: Packet, F: Family>(
     packet: &P,
-    headers: &Headers,
+    headers: &Headers<'_>,
     masquerade: bool,
-    Scratch {
-        forward,
-        reply,
+    Work {
+        halves: Halves { one: forward, .. },
         route,
         resolved,
         ..
-    }: &mut Scratch,
+    }: &mut Work,
 ) -> Step<()> {
     let answer = route::lookup::<F>(
         packet.context(),
@@ -60,9 +55,9 @@ pub(crate) fn plan_through<P: Packet, F: Family>(
     *resolved = matches!(answer, Answer::Resolved);
     sendable(packet, headers, &answer, route)?;
     forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
-    forward.path = Path::Route as u32;
-    reply.path = Path::Route as u32;
-    reply.flags = Connection::REPLY;
+    forward.path = Path::Route as u8;
+    forward.other_path = Path::Route as u8;
+    forward.flags = 0;
     Ok(())
 }
 
@@ -72,17 +67,16 @@ pub(crate) fn plan_through<P: Packet, F: Family>(
 pub(crate) fn plan_node<P: Packet, F: Family>(
     packet: &P,
     key: &Tuple,
-    Scratch {
-        forward,
-        reply,
+    Work {
+        halves: Halves { one: forward, .. },
         route,
         resolved,
         ..
-    }: &mut Scratch,
+    }: &mut Work,
 ) -> Step<()> {
     if let Some(owner) = interfaces::owner(&forward.translated.destination) {
         if packet.interface() != LOOPBACK {
-            forward.path = Path::Local as u32;
+            forward.path = Path::Local as u8;
             forward.interface = F::delivery(owner);
         }
         return Ok(());
@@ -100,11 +94,11 @@ pub(crate) fn plan_node<P: Packet, F: Family>(
     {
         forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
     }
-    forward.path = Path::Route as u32;
-    reply.flags = Connection::REPLY;
+    forward.path = Path::Route as u8;
+    forward.flags = 0;
     if let Some(owner) = owner(&key.source) {
-        reply.path = Path::Local as u32;
-        reply.interface = F::delivery(owner);
+        forward.other_path = Path::Local as u8;
+        forward.other_interface = F::delivery(owner);
     }
     Ok(())
 }

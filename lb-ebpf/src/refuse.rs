@@ -8,13 +8,13 @@ use aya_ebpf::{
     helpers::{bpf_csum_diff, bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
-use lb_common::{Address, Hook, Tuple, Verdict, checksum::Delta};
+use lb_common::{Address, Hook, Tuple, Verdict, checksum::Delta, lifecycle::tcp};
 
 use crate::{
     family::Family,
-    headers::{Headers, TCP, TcpFlags},
+    headers::{Headers, TCP},
     interfaces,
-    packet::{Packet, Sent, Step, at, bounded},
+    packet::{Outcome, Packet, Step, at, bounded},
     scratch::{self, Answer},
     xdp::TCP_CHECKSUM,
 };
@@ -66,18 +66,25 @@ struct IcmpHeader {
 const _: () = assert!(size_of::<TcpHeader>() == 20);
 const _: () = assert!(size_of::<IcmpHeader>() == 8);
 
-/// Turns the packet into the answer, and sends it back.
+/// Turns the packet whose headers are in the scratch into the answer, and
+/// sends it back.
 #[inline(always)]
-pub(crate) fn refuse<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<Sent> {
-    if !is_answerable(packet, &headers.tuple)? || !is_due(&headers.tuple.source) {
+pub(crate) fn refuse<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
+    let scratch = scratch::get()?;
+    let headers = &Headers {
+        tuple: &scratch.tuple,
+        shape: scratch.shape.checked()?,
+    };
+    let answer = &mut scratch.answer;
+    if !is_answerable(packet, headers.tuple)? || !is_due(&headers.tuple.source) {
         return Err(Verdict::Unanswered);
     }
     if headers.tuple.protocol == TCP {
-        reset::<P, F>(packet, headers)?;
+        reset::<P, F>(packet, headers, answer)?;
     } else {
-        unreachable::<P, F>(packet, headers)?;
+        unreachable::<P, F>(packet, headers, answer)?;
     }
-    Ok((Verdict::Rejected, packet.bounce()?))
+    Ok(Outcome::new(Verdict::Rejected, packet.bounce()?))
 }
 
 /// RFC 1122, section 3.2.2: neither to groups nor from what is no host.
@@ -118,12 +125,12 @@ fn is_due(client: &Address) -> bool {
 }
 
 #[inline(always)]
-fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
+fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, answer: &mut Answer) -> Step<()> {
     // SAFETY: `at` has checked the bounds.
-    let asked = unsafe { &*at::<TcpHeader>(packet, headers.transport)? };
-    let length = F::length(packet, headers.network)? as u32;
+    let asked = unsafe { &*at::<TcpHeader>(packet, headers.shape.transport as usize)? };
+    let length = F::length(packet, headers.shape.network as usize)? as u32;
     let before_data =
-        (headers.transport - headers.network) as u32 + u32::from(asked.offset >> 4) * 4;
+        headers.shape.transport - headers.shape.network + u32::from(asked.offset >> 4) * 4;
     let data = length.saturating_sub(before_data);
     let acknowledgment = u32::from_be(asked.sequence).wrapping_add(1 + data);
 
@@ -133,7 +140,7 @@ fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
         sequence: 0,
         acknowledgment: acknowledgment.to_be(),
         offset: 5 << 4,
-        flags: TcpFlags::RST | TcpFlags::ACK,
+        flags: tcp::RST | tcp::ACK,
         window: 0,
         checksum: 0,
         urgent: 0,
@@ -141,10 +148,9 @@ fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
     // In place of IP options there is data, zeros: the kernel does not cut into
     // a header whose checksum a device is to complete (RFC 1122, section
     // 4.2.2.12, lets a reset carry data).
-    let options = headers.transport - headers.network - F::HEADER;
+    let options = (headers.shape.transport - headers.shape.network) as usize - F::HEADER;
     let length = (size_of::<TcpHeader>() + options) as u32;
-    let answer = &mut scratch::get()?.answer;
-    let pseudo = F::pseudo_sum(&headers.tuple, TCP, length);
+    let pseudo = F::pseudo_sum(headers.tuple, TCP, length);
     let reset = Reset {
         header: segment,
         data: [0; OPTIONS / 4],
@@ -155,25 +161,29 @@ fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
     // SAFETY: as above.
     unsafe { (*answer.at::<TcpHeader>(F::HEADER)).checksum = pseudo.fold() };
     send_back::<P, F>(packet, headers, answer, TCP, length)?;
-    packet.complete_checksum(headers.network + F::HEADER + TCP_CHECKSUM, pseudo, body)
+    let checksum = headers.shape.network as usize + F::HEADER + TCP_CHECKSUM;
+    packet.complete_checksum(checksum, pseudo, body)
 }
 
 #[inline(always)]
-fn unreachable<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> {
+fn unreachable<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    answer: &mut Answer,
+) -> Step<()> {
     const ICMP: usize = size_of::<IcmpHeader>();
     /// Of the packet's own transport header (RFC 792).
     const LEAST: usize = 8;
 
-    let present = (packet.length() as usize).saturating_sub(headers.network);
-    let whole = F::length(packet, headers.network)?.min(present);
-    if whole < headers.transport - headers.network + LEAST {
+    let present = packet.length().saturating_sub(headers.shape.network) as usize;
+    let whole = F::length(packet, headers.shape.network as usize)?.min(present);
+    if whole < (headers.shape.transport - headers.shape.network) as usize + LEAST {
         return Err(Verdict::Malformed);
     }
     // Whole words, which is what the checksum helper takes.
     let quote = whole.min(F::QUOTE) as u32 & !3;
-    let answer = &mut scratch::get()?.answer;
     packet.load(
-        headers.network,
+        headers.shape.network as usize,
         answer.at(F::HEADER + ICMP),
         quote,
         F::QUOTE as u32,
@@ -190,7 +200,7 @@ fn unreachable<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> 
     let sum = sum(answer, F::HEADER, length)?;
     let sum = match F::HAS_CHECKSUM {
         true => sum,
-        false => sum.and(F::pseudo_sum(&headers.tuple, F::ICMP, length)),
+        false => sum.and(F::pseudo_sum(headers.tuple, F::ICMP, length)),
     };
     header.checksum = !sum.fold();
     send_back::<P, F>(packet, headers, answer, F::ICMP, length)
@@ -201,15 +211,20 @@ fn unreachable<P: Packet, F: Family>(packet: &P, headers: &Headers) -> Step<()> 
 #[inline(always)]
 fn send_back<P: Packet, F: Family>(
     packet: &P,
-    headers: &Headers,
+    headers: &Headers<'_>,
     answer: &mut Answer,
     protocol: u8,
     length: u32,
 ) -> Step<()> {
-    F::write_answer(answer, &headers.tuple, protocol, length);
+    F::write_answer(answer, headers.tuple, protocol, length);
     let whole = F::HEADER as u32 + length;
-    packet.resize(headers.network as u32 + whole)?;
-    packet.store(headers.network, answer.at(0), whole, Answer::SIZE as u32)
+    packet.resize(headers.shape.network + whole)?;
+    packet.store(
+        headers.shape.network as usize,
+        answer.at(0),
+        whole,
+        Answer::SIZE as u32,
+    )
 }
 
 /// The one's complement sum of `length` bytes, a multiple of 4.

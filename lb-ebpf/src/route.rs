@@ -93,11 +93,11 @@ pub(crate) fn lookup<F: Family>(
 #[inline(always)]
 pub(crate) fn sendable<P: Packet>(
     packet: &P,
-    headers: &Headers,
+    headers: &Headers<'_>,
     answer: &Answer,
     route: &Route,
 ) -> Step<()> {
-    let plain = headers.network == ETHERNET;
+    let plain = headers.shape.network as usize == ETHERNET;
     let resolved = matches!(answer, Answer::Resolved);
     if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && packet.can_transmit(route.interface))
     {

@@ -1,20 +1,71 @@
 //! Working memory that does not fit on the 512 bytes of stack.
 
+use core::arch::asm;
+
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Connection, Tuple, Verdict};
 
-use crate::{packet::Step, route::Route};
+use crate::{connections::Table, headers::Shape, packet::Step, route::Route};
 
-/// A connection in the making, and the way of the packet at hand.
+/// The packet at hand, and what is made of it.
 #[repr(C)]
 pub(crate) struct Scratch {
-    pub(crate) forward: Connection,
-    pub(crate) reply: Connection,
-    pub(crate) reply_key: Tuple,
+    pub(crate) tuple: Tuple,
+    pub(crate) shape: Shape,
+    pub(crate) work: Work,
+    pub(crate) answer: Answer,
+}
+
+/// The packet's connection and way.
+#[repr(C)]
+pub(crate) struct Work {
+    pub(crate) halves: Halves,
+    /// A connection that has the ports which this one wants.
+    pub(crate) rival: Halves,
     pub(crate) route: Route,
     /// Whether the link-layer addresses of `route` are known.
     pub(crate) resolved: bool,
-    pub(crate) answer: Answer,
+    /// Where `halves.one` was found, if it was.
+    pub(crate) found: Option<Table>,
+}
+
+/// The packet's own direction of a connection, and the other one.
+#[repr(C)]
+pub(crate) struct Halves {
+    pub(crate) one_key: Tuple,
+    pub(crate) one: Connection,
+    pub(crate) other_key: Tuple,
+    pub(crate) other: Connection,
+}
+
+impl Halves {
+    /// Makes the other half from the one.
+    #[inline(always)]
+    pub(crate) fn complete(&mut self) {
+        let Self {
+            one_key,
+            one,
+            other_key,
+            other,
+        } = self;
+        one.mirror_to(one_key, other_key, other);
+        barrier();
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_reply(&self) -> bool {
+        self.one.flags & Connection::REPLY != 0
+    }
+
+    /// Key and value of the client's direction, then of the backend's.
+    #[inline(always)]
+    pub(crate) const fn directed(&self) -> [(&Tuple, &Connection); 2] {
+        let halves = [(&self.one_key, &self.one), (&self.other_key, &self.other)];
+        match self.is_reply() {
+            true => [halves[1], halves[0]],
+            false => halves,
+        }
+    }
 }
 
 /// A packet in the making, from its network header on.
@@ -51,4 +102,23 @@ pub(crate) fn get() -> Step<&'static mut Scratch> {
     // SAFETY: the element belongs to this CPU, programs of these hooks do not
     // interrupt each other, and the pipeline takes it once a packet.
     Ok(unsafe { &mut *scratch })
+}
+
+/// Has the compiler read again what it needs, where it would keep it on a stack
+/// that is too small for it.
+#[inline(always)]
+pub(crate) fn barrier() {
+    // SAFETY: does nothing. Without an instruction, two lines would claim the
+    // next one, which the verifier does not take.
+    unsafe { asm!("{0} = 0", out(reg) _, options(nostack, preserves_flags)) };
+}
+
+/// The sum itself, worked out before anything else is read from memory: what
+/// the compiler reads ahead, it keeps on the stack.
+#[inline(always)]
+pub(crate) fn settled(sum: u32) -> u32 {
+    let mut sum = u64::from(sum);
+    // SAFETY: does nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) sum, options(nostack, preserves_flags)) };
+    sum as u32
 }

@@ -72,7 +72,12 @@ pub(crate) fn find(tuple: &Tuple) -> Step<Frontend> {
 /// Whether a Service has the address as its clusterIP.
 #[inline(always)]
 pub(crate) fn is_cluster_ip(address: &Address) -> bool {
-    FRONTENDS.get_ptr(FrontendKey::any_port(*address)).is_some()
+    exists(FrontendKey::any_port(*address))
+}
+
+#[inline(always)]
+pub(crate) fn exists(key: FrontendKey) -> bool {
+    FRONTENDS.get_ptr(key).is_some()
 }
 
 /// A backend of the set, each as likely as the next.

@@ -15,13 +15,14 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     counters,
     family::Family,
     packet::{Packet, Step, bounded, swap_macs},
     route::{LOOPBACK, Route},
+    sockets,
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
 };
 
@@ -61,12 +62,18 @@ impl<D> Tc<D> {
     #[inline(always)]
     #[must_use]
     pub fn new(context: TcContext) -> Self {
-        let packet = Self {
-            context,
-            direction: PhantomData,
-        };
+        let packet = Self::again(context);
         packet.linearize();
         packet
+    }
+
+    /// A packet whose headers are readable already.
+    #[inline(always)]
+    pub(crate) const fn again(context: TcContext) -> Self {
+        Self {
+            context,
+            direction: PhantomData,
+        }
     }
 
     /// Makes the headers readable where the kernel left them in fragments.
@@ -142,7 +149,7 @@ impl Tc<Egress> {
         if label != TRANSLATED && label != DELIVER {
             return None;
         }
-        counters::count(Hook::TcEgress, Verdict::Passing);
+        counters::count(Hook::TcEgress, Verdict::Passing as u32);
         if label == DELIVER && self.interface() != LOOPBACK {
             // The packet carries its route to a local socket by now; the
             // loopback device keeps it, so input routing is not asked.
@@ -275,6 +282,11 @@ impl<D: Direction> Packet for Tc<D> {
             0 => Ok(()),
             _ => Err(Verdict::Refused),
         }
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, reply: &Tuple) -> bool {
+        sockets::exist(self.context(), reply)
     }
 
     #[inline(always)]

@@ -9,13 +9,14 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
-use lb_common::{Hook, Interface, InterfaceKind, Verdict, checksum::Delta};
+use lb_common::{Hook, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     family::Family,
     interfaces,
     packet::{Packet, Step, at, bounded, swap_macs},
     route::Route,
+    sockets,
 };
 
 pub struct Xdp(XdpContext);
@@ -147,6 +148,11 @@ impl Packet for Xdp {
             0 => Ok(()),
             _ => Err(Verdict::Refused),
         }
+    }
+
+    #[inline(always)]
+    fn has_socket(&self, reply: &Tuple) -> bool {
+        sockets::exist(self.context(), reply)
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfHashMap, Map, MapData};
-use lb_common::{Connection, Tuple, maps};
+use lb_common::{Connection, Life, State, Tuple, maps};
 
 use super::{Dataplane, DataplaneError, load};
 
@@ -14,32 +14,38 @@ pub struct OpenConnection {
     pub connection: Connection,
 }
 
-/// A handle of its own on the table. To walk a full one takes long enough to
+/// A handle of its own on the tables. To walk full ones takes long enough to
 /// be done on a thread of its own.
-pub struct ConnectionTable(BpfHashMap<MapData, Tuple, Connection>);
+pub struct ConnectionTable {
+    assured: BpfHashMap<MapData, Tuple, Connection>,
+    unassured: BpfHashMap<MapData, Tuple, Connection>,
+}
 
 impl Dataplane {
-    /// Opens the table once more.
+    /// Opens the tables once more.
     pub fn connection_table(&self) -> Result<ConnectionTable, DataplaneError> {
-        let failed = |source| DataplaneError::Map {
-            map: "CONNECTIONS",
-            source,
+        let open = |name, kind: fn(MapData) -> Map| {
+            let failed = |source| DataplaneError::Map { map: name, source };
+            let data = MapData::from_pin(load::pin_of(&self.pins, name)).map_err(failed)?;
+            BpfHashMap::try_from(kind(data)).map_err(failed)
         };
-        let data = MapData::from_pin(load::pin_of(&self.pins, "CONNECTIONS")).map_err(failed)?;
-        let map = BpfHashMap::try_from(Map::LruHashMap(data)).map_err(failed)?;
-        Ok(ConnectionTable(map))
+        Ok(ConnectionTable {
+            assured: open("ASSURED", Map::HashMap)?,
+            unassured: open("UNASSURED", Map::LruHashMap)?,
+        })
     }
 }
 
 impl ConnectionTable {
     /// Connections as their clients opened them, of all services.
     ///
-    /// A key that is evicted under the walk starts it anew, so it ends after
-    /// as many steps as the table has entries.
+    /// A key that is removed under the walk starts it anew, so it ends after
+    /// as many steps as a table has elements.
     pub fn iter(&self) -> impl Iterator<Item = OpenConnection> {
-        self.0
-            .iter()
-            .take(maps::CONNECTIONS)
+        let assured = self.assured.iter().take(maps::ASSURED);
+        let unassured = self.unassured.iter().take(maps::UNASSURED);
+        assured
+            .chain(unassured)
             .filter_map(Result::ok)
             .filter(|(_, connection)| connection.flags & Connection::REPLY == 0)
             .map(|(original, connection)| OpenConnection {
@@ -48,13 +54,14 @@ impl ConnectionTable {
             })
     }
 
-    /// Open connections by backend id and generation, those that are closing
-    /// left out.
+    /// Open connections by backend id and generation, those that are over left
+    /// out.
     #[must_use]
     pub fn by_backend(&self) -> HashMap<(u32, u32), u64> {
         let mut counts = HashMap::new();
         for OpenConnection { connection, .. } in self.iter() {
-            if connection.flags & Connection::CLOSING == 0 {
+            let state = Life::unpack(connection.life).state;
+            if matches!(state, State::Opening | State::Answered | State::Open) {
                 let backend = (connection.backend, connection.generation);
                 *counts.entry(backend).or_default() += 1;
             }

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use aya::maps::{MapError, lpm_trie::Key};
 use ipnet::IpNet;
-use lb_common::{Address, NetworkKey, PodDetection, Settings};
+use lb_common::{Address, NetworkKey, PodDetection, Settings, lifecycle::DEFAULT_TIMEOUTS, maps};
+use nix::time::{ClockId, clock_getres};
 
 use super::{Dataplane, DataplaneError};
 use crate::{model::Family, node};
@@ -12,11 +13,23 @@ use crate::{model::Family, node};
 /// What a new map begins with: no address may be a clusterIP.
 pub(super) fn initial() -> Settings {
     let (cover, mask) = NOTHING;
+    let second = jiffies_per_second();
     Settings {
         covers: [address(cover); 2],
         masks: [address(mask); 2],
+        connection_quota: maps::ASSURED as u32 / 4,
+        timeouts: DEFAULT_TIMEOUTS.map(|seconds| seconds.saturating_mul(second)),
+        second,
         ..Settings::default()
     }
+}
+
+/// The coarse clocks of the kernel advance with its jiffies.
+fn jiffies_per_second() -> u32 {
+    const NANOSECONDS: i64 = 1_000_000_000;
+    let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE);
+    let nanoseconds = resolution.map_or(NANOSECONDS / 250, |time| time.tv_nsec().max(1));
+    (NANOSECONDS / nanoseconds) as u32
 }
 
 impl Dataplane {

@@ -177,11 +177,16 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn forget_connections(&mut self) -> Result<()> {
-        let mut table = self.map::<Tuple, Connection>("CONNECTIONS")?;
-        let keys: Vec<Tuple> = table.keys().filter_map(Result::ok).collect();
-        for key in keys {
-            // The kernel may have evicted it.
-            let _ = table.remove(&key);
+        for (name, kind) in [
+            ("ASSURED", Map::HashMap as fn(MapData) -> Map),
+            ("UNASSURED", Map::LruHashMap),
+        ] {
+            let mut table = self.map::<Tuple, Connection>(name, kind)?;
+            let keys: Vec<Tuple> = table.keys().filter_map(Result::ok).collect();
+            for key in keys {
+                // The kernel may have evicted it.
+                let _ = table.remove(&key);
+            }
         }
         Ok(())
     }
@@ -192,10 +197,14 @@ impl<'a> Node<'a> {
     }
 
     /// Opens a pinned map once more.
-    fn map<K: aya::Pod, V: aya::Pod>(&self, name: &str) -> Result<BpfHashMap<MapData, K, V>> {
+    fn map<K: aya::Pod, V: aya::Pod>(
+        &self,
+        name: &str,
+        kind: fn(MapData) -> Map,
+    ) -> Result<BpfHashMap<MapData, K, V>> {
         let path = pin(&self.pins, name)?;
         let data = MapData::from_pin(&path).with_context(|| path.display().to_string())?;
-        Ok(BpfHashMap::try_from(Map::LruHashMap(data))?)
+        Ok(BpfHashMap::try_from(kind(data))?)
     }
 
     fn write(&mut self, changes: Vec<(PortId, Option<Port>)>) -> Result<()> {

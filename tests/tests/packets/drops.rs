@@ -25,15 +25,15 @@ const OUT: Place = at(Hook::TcEgress, "up0");
 
 #[test]
 fn what_cannot_be_sent_is_dropped_or_deferred() {
-    use Verdict::{Deferred, HopLimit, NoRoute};
+    use Verdict::{Deferred, NoRoute, TimeExceeded};
 
     type Row = (Place, Pair, &'static [Pair], u8, Verdict, i32);
     let table: [Row; 6] = [
         (XDP, CLIENT, &[FORBIDDEN], 64, NoRoute, XDP_DROP),
         (IN, CLIENT, &[FORBIDDEN], 64, NoRoute, TC_DROP),
         (OUT, NODE, &[FORBIDDEN], 64, NoRoute, TC_DROP),
-        (XDP, CLIENT, &[REMOTE], 1, HopLimit, XDP_DROP),
-        (IN, CLIENT, &[REMOTE], 1, HopLimit, TC_DROP),
+        (XDP, CLIENT, &[REMOTE], 1, TimeExceeded, XDP_DROP),
+        (IN, CLIENT, &[REMOTE], 1, TimeExceeded, TC_DROP),
         (XDP, CLIENT, &[FAR], 64, Deferred, XDP_PASS),
     ];
     let mut rig = Rig::new(XdpModeOption::Native);
@@ -54,7 +54,7 @@ fn what_cannot_be_sent_is_dropped_or_deferred() {
             };
             assert_eq!(rig.run(place, &frame.bytes()), expected, "{what}");
             // Whose hops are counted where it is sent has its connection by then.
-            opened += usize::from(verdict == HopLimit);
+            opened += usize::from(verdict == TimeExceeded);
             assert_eq!(rig.connections(), opened, "{what}");
         }
     }

@@ -1,0 +1,121 @@
+//! Source ports: no two connections to a backend may look alike to it.
+
+use core::ptr;
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use lb_common::{FrontendKey, Life, Tuple, Verdict};
+
+use crate::{
+    clock,
+    connections::{self, Entered, Table},
+    packet::{Packet, Step},
+    scratch::{Halves, Work},
+    services,
+};
+
+/// Source ports tried when the client's own is taken towards a backend.
+const ATTEMPTS: u32 = 16;
+/// Where they are drawn from: above nodePorts (30000-32767) and above Linux'
+/// default range for the node's own sockets (32768-60999).
+const FIRST_PORT: u32 = 61_000;
+const PORTS: u32 = 4_536;
+
+/// Enters both directions of the connection in `work.halves.one`, which may get
+/// another source port.
+#[inline(always)]
+pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
+    let now = clock::now();
+    let Work { halves, rival, .. } = work;
+    let is_ours = halves.one.translated.source != halves.one_key.source;
+    for attempt in 1..=ATTEMPTS {
+        halves.one.life = connections::cached(now);
+        halves.complete();
+        if is_free(rival, &halves.other_key, is_ours, attempt == ATTEMPTS)
+            && !(is_ours && packet.has_socket(&halves.other_key))
+        {
+            match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
+                Entered::Done => return follow_up(halves, now),
+                Entered::Taken => {}
+                Entered::Refused => return Err(Verdict::TableFull),
+            }
+        }
+        // SAFETY: the helper has no precondition.
+        let random = unsafe { bpf_get_prandom_u32() };
+        let port = FIRST_PORT + ((u64::from(random) * u64::from(PORTS)) >> 32) as u32;
+        halves.one.translated.source_port = (port as u16).to_be();
+    }
+    Err(Verdict::NoSourcePort)
+}
+
+/// The reply is in first, so a connection that answers a lookup is whole.
+#[inline(always)]
+fn follow_up(halves: &mut Halves, now: u32) -> Step<()> {
+    let Halves { one_key, one, .. } = halves;
+    one.life = connections::opening(now);
+    one.check = one_key.check();
+    if connections::replace(one_key, one) {
+        return Ok(());
+    }
+    connections::remove(Table::Unassured, &halves.other_key);
+    Err(Verdict::TableFull)
+}
+
+/// Whether neither a living connection nor, where the packet would come to this
+/// node itself, a frontend has the replies' tuple. `rival` is for working in.
+#[inline(always)]
+fn is_free(rival: &mut Halves, reply_key: &Tuple, is_ours: bool, take_closed: bool) -> bool {
+    rival.one_key.set(reply_key);
+    lb_is_free(ptr::from_mut(rival), is_ours.into(), take_closed.into()) != 0
+}
+
+/// Whether a living connection's replies look like this.
+#[inline(always)]
+pub(crate) fn is_claimed(rival: &mut Halves, reply_key: &Tuple) -> bool {
+    !is_free(rival, reply_key, false, true)
+}
+
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_is_free(rival: *mut Halves, is_ours: u32, take_closed: u32) -> u32 {
+    // SAFETY: the caller above passes a reference.
+    let Some(rival) = (unsafe { rival.as_mut() }) else {
+        return 0;
+    };
+    let reply_key = &rival.one_key;
+    let frontend = FrontendKey {
+        address: reply_key.destination,
+        port: reply_key.destination_port,
+        protocol: reply_key.protocol,
+        reserved: 0,
+    };
+    if is_ours != 0 && services::exists(frontend) {
+        return 0;
+    }
+    (!is_held(rival, take_closed != 0)).into()
+}
+
+/// Whether a living connection has `rival.one_key`. What is over goes.
+///
+/// One that closed gives its port away only if it must: the backend may hold it
+/// in TIME-WAIT, and takes a SYN of another connection on the same ports for an
+/// old segment.
+#[inline(always)]
+fn is_held(rival: &mut Halves, take_closed: bool) -> bool {
+    let Some(table) = connections::find(rival) else {
+        return false;
+    };
+    if !rival.is_reply() {
+        return true;
+    }
+    let Some(word) = connections::life_of(table, rival) else {
+        connections::remove(table, &rival.one_key);
+        return false;
+    };
+    let life = Life::unpack(word);
+    let protocol = rival.one_key.protocol;
+    let is_over =
+        take_closed && life.state.is_over() || clock::is_expired(protocol, life, clock::now());
+    !(is_over && connections::discard(table, rival, word))
+}

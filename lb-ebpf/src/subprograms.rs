@@ -1,0 +1,96 @@
+//! Functions that the verifier looks at by themselves, once, and not again at
+//! each call and for each way that leads there: hence their linkage. They find
+//! what they need in the scratch.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
+
+use crate::{
+    closer::look_closer,
+    family::{Family, V4, V6},
+    open::open,
+    packet::{Outcome, Packet},
+    pipeline::settle,
+    refuse::refuse,
+    relate::relate,
+    tc::{Egress, Ingress, Tc},
+    track::track,
+    xdp::Xdp,
+};
+
+pub trait Subprograms: Packet {
+    /// Handles the packet in the scratch, unless it is to open a connection,
+    /// which is said by [`lb_common::Verdict::Opened`].
+    fn track<F: Family>(&self) -> Outcome;
+
+    /// Handles the packet in the scratch as the first one of a connection,
+    /// unless it is to be refused, which is said by
+    /// [`lb_common::Verdict::Rejected`].
+    fn open<F: Family>(&self) -> Outcome;
+
+    /// Answers the packet in the scratch, which nobody serves.
+    fn refuse<F: Family>(&self) -> Outcome;
+
+    /// Handles a packet that is more than a network and a transport header.
+    fn look_closer<F: Family>(&self, network: u32) -> Outcome;
+
+    /// Handles an ICMP packet.
+    fn relate<F: Family>(&self, network: u32) -> Outcome;
+}
+
+macro_rules! subprograms {
+    ($packet:ty, $context:ident, $again:expr, $($method:ident($($argument:ident)?) = $v4:ident, $v6:ident;)*) => {
+        impl Subprograms for $packet {
+            $(
+                #[inline(always)]
+                fn $method<F: Family>(&self $(, $argument: u32)?) -> Outcome {
+                    let context = self.context().cast();
+                    Outcome::from_word(match F::INDEX {
+                        0 => $v4(context $(, $argument)?),
+                        _ => $v6(context $(, $argument)?),
+                    })
+                }
+            )*
+        }
+
+        $(
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $v4(context: *mut $context $(, $argument: u32)?) -> u64 {
+                let packet: $packet = $again(context);
+                settle::<$packet>($method::<$packet, V4>(&packet $(, $argument)?)).word()
+            }
+
+            #[inline(never)]
+            #[unsafe(no_mangle)]
+            extern "C" fn $v6(context: *mut $context $(, $argument: u32)?) -> u64 {
+                let packet: $packet = $again(context);
+                settle::<$packet>($method::<$packet, V6>(&packet $(, $argument)?)).word()
+            }
+        )*
+    };
+}
+
+subprograms!(Xdp, xdp_md, |context| Xdp::new(XdpContext::new(context)),
+    track() = lb_xdp_track_v4, lb_xdp_track_v6;
+    open() = lb_xdp_open_v4, lb_xdp_open_v6;
+    refuse() = lb_xdp_refuse_v4, lb_xdp_refuse_v6;
+    look_closer(network) = lb_xdp_look_closer_v4, lb_xdp_look_closer_v6;
+    relate(network) = lb_xdp_relate_v4, lb_xdp_relate_v6;
+);
+subprograms!(Tc<Ingress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
+    track() = lb_ingress_track_v4, lb_ingress_track_v6;
+    open() = lb_ingress_open_v4, lb_ingress_open_v6;
+    refuse() = lb_ingress_refuse_v4, lb_ingress_refuse_v6;
+    look_closer(network) = lb_ingress_look_closer_v4, lb_ingress_look_closer_v6;
+    relate(network) = lb_ingress_relate_v4, lb_ingress_relate_v6;
+);
+subprograms!(Tc<Egress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
+    track() = lb_egress_track_v4, lb_egress_track_v6;
+    open() = lb_egress_open_v4, lb_egress_open_v6;
+    refuse() = lb_egress_refuse_v4, lb_egress_refuse_v6;
+    look_closer(network) = lb_egress_look_closer_v4, lb_egress_look_closer_v6;
+    relate(network) = lb_egress_relate_v4, lb_egress_relate_v6;
+);

@@ -1,0 +1,79 @@
+//! Packets that may change something about their connection: the first one of
+//! it, those of handshakes and of goodbyes, and one a second of the others.
+
+use lb_common::{Connection, Life, Verdict};
+
+use crate::{
+    clock,
+    connections::{self, Table},
+    family::Family,
+    headers::{Headers, UDP},
+    packet::{Outcome, Packet, Step},
+    pipeline::{Found, may_follow, send},
+    scratch::{self, Scratch, Work},
+    services,
+    subprograms::Subprograms,
+};
+
+/// Handles the packet whose headers are in the scratch, unless it is to open a
+/// connection.
+#[inline(always)]
+pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
+    const OPEN: Step<Outcome> = Err(Verdict::Opened);
+
+    let Scratch {
+        tuple, shape, work, ..
+    } = scratch::get()?;
+    let headers = Headers {
+        tuple,
+        shape: shape.checked()?,
+    };
+    work.halves.one_key.set(tuple);
+    work.found = connections::find(&mut work.halves);
+    let Some(table) = work.found else {
+        return OPEN;
+    };
+    let now = clock::now();
+    let connection = &work.halves.one;
+    let verdict = match may_follow(packet, tuple.protocol, connection)? {
+        Some(verdict) if !is_outdated(&headers, connection, now) => verdict,
+        _ => return OPEN,
+    };
+    follow::<P, F>(packet, &headers, work, table, verdict)
+}
+
+/// Sends one more packet of the connection in `work.halves.one`.
+#[inline(always)]
+pub(crate) fn follow<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    work: &mut Work,
+    table: Table,
+    verdict: Verdict,
+) -> Step<Outcome> {
+    let signal = headers.signal();
+    connections::heard(table, &mut work.halves, signal, clock::now());
+    let found = Found {
+        verdict,
+        routed: false,
+    };
+    send::<P, F>(packet, headers, &work.halves.one, found)
+}
+
+/// Whether the connection of a client's packet is over, so that the packet
+/// starts another one or belongs to none.
+#[inline(always)]
+fn is_outdated(headers: &Headers<'_>, connection: &Connection, now: u32) -> bool {
+    if connection.flags & Connection::REPLY != 0 {
+        return false;
+    }
+    let life = Life::unpack(connection.life);
+    if clock::is_expired(headers.tuple.protocol, life, now) {
+        return true;
+    }
+    let is_direct = connection.flags & Connection::DIRECT != 0;
+    headers.tuple.protocol != UDP
+        && headers.starts_flow()
+        && (life.state.is_over()
+            || !is_direct && !services::is_current(connection.backend, connection.generation))
+}
