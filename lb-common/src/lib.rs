@@ -10,6 +10,7 @@
 pub mod address;
 pub mod checksum;
 pub mod connection;
+pub mod crc32c;
 mod layout;
 pub mod lifecycle;
 pub mod maps;
