@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::scenario::{Flow, Protocol};
-use crate::packet::frame::{Frame, SYN, Transport};
+use crate::packet::{
+    frame::{Frame, SYN, Transport},
+    sctp::kind::INIT,
+};
 
 /// Source ports that no connection of this scenario has used: below those that
 /// source translation takes.
@@ -32,7 +35,7 @@ pub(crate) fn first(flow: &Flow, port: u16) -> Frame {
     let transport = match flow.proto {
         Protocol::Tcp => Transport::Tcp(SYN),
         Protocol::Udp => Transport::Udp,
-        Protocol::Sctp => Transport::Sctp,
+        Protocol::Sctp => Transport::Sctp(INIT),
     };
     let source = SocketAddr::new(flow.src, port);
     let mut frame = Frame::new(transport, source, flow.destination());

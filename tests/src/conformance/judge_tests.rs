@@ -2,6 +2,7 @@ use super::*;
 use crate::packet::{
     Answer, Content, at,
     frame::{ACK, RST, SYN},
+    sctp::kind::INIT,
 };
 
 const UPLINK: Place = at(Hook::Xdp, "up0");
@@ -31,7 +32,7 @@ fn judged(sent: &Frame, at: Place, action: i32, bytes: Vec<u8>) -> String {
 #[test]
 fn only_a_whole_translation_is_one() {
     for [client, frontend, backend] in sockets() {
-        for transport in [Transport::Tcp(SYN), Transport::Udp, Transport::Sctp] {
+        for transport in [Transport::Tcp(SYN), Transport::Udp, Transport::Sctp(INIT)] {
             let sent = Frame::new(transport, client, frontend);
             let right = Frame {
                 destination: backend,

@@ -5,6 +5,7 @@ use std::fmt;
 use etherparse::{IpNumber, NetSlice, SlicedPacket, err::packet::SliceError};
 
 use super::capture::Frame;
+use crate::packet::sctp;
 
 /// What is known of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl ChecksumReport {
 }
 
 /// Checks the IPv4 header, TCP, UDP, ICMP and ICMPv6 checksums of an Ethernet
-/// frame (RFC 1071; UDP over IPv4 may have none, RFC 768).
+/// frame (RFC 1071; UDP over IPv4 may have none, RFC 768), and SCTP's CRC32c.
 #[must_use]
 pub fn inspect(frame: &[u8]) -> Verdict {
     let packet = match SlicedPacket::from_ethernet(frame) {
@@ -113,6 +114,7 @@ fn inspect_transport(protocol: IpNumber, addresses: &[u8], segment: &[u8]) -> Ve
         IpNumber::UDP => "UDP",
         IpNumber::ICMP => "ICMP",
         IpNumber::IPV6_ICMP => "ICMPv6",
+        IpNumber::SCTP => return inspect_sctp(segment),
         _ => return Verdict::Nothing,
     };
     let is_v4 = addresses.len() == 8;
@@ -136,6 +138,14 @@ fn inspect_transport(protocol: IpNumber, addresses: &[u8], segment: &[u8]) -> Ve
         Verdict::Good
     } else {
         Verdict::Bad(name)
+    }
+}
+
+fn inspect_sctp(segment: &[u8]) -> Verdict {
+    match sctp::Packet::read(segment) {
+        Ok(_) => Verdict::Good,
+        Err(sctp::Flaw::Checksum { .. }) => Verdict::Bad("SCTP"),
+        Err(flaw) => Verdict::Malformed(flaw.to_string()),
     }
 }
 

@@ -33,7 +33,7 @@ impl Answer {
     pub fn to(asked: &Frame) -> Self {
         let content = match asked.transport {
             Transport::Tcp(_) => reset(asked),
-            Transport::Udp | Transport::UdpUnsummed | Transport::Sctp => unreachable(asked),
+            _ => unreachable(asked),
         };
         Self {
             asked: asked.clone(),

@@ -2,6 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::{
+    extension,
+    sctp::{self, kind},
+};
+
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
@@ -17,8 +22,12 @@ pub enum Transport {
     Udp,
     /// No checksum: a zero in its place.
     UdpUnsummed,
-    /// An INIT chunk; the payload is not sent.
-    Sctp,
+    /// Type of the first chunk ([`kind`]).
+    Sctp(u8),
+    /// No checksum: a zero in its place, as before a device computes it.
+    SctpUnsummed(u8),
+    /// Any other protocol, of this number: the payload is all there is.
+    Raw(u8),
 }
 
 impl Transport {
@@ -27,7 +36,8 @@ impl Transport {
         match self {
             Self::Tcp(_) => 20,
             Self::Udp | Self::UdpUnsummed => 8,
-            Self::Sctp => 12,
+            Self::Sctp(_) | Self::SctpUnsummed(_) => sctp::HEADER,
+            Self::Raw(_) => 0,
         }
     }
 
@@ -35,12 +45,31 @@ impl Transport {
         match self {
             Self::Tcp(_) => 6,
             Self::Udp | Self::UdpUnsummed => 17,
-            Self::Sctp => 132,
+            Self::Sctp(_) | Self::SctpUnsummed(_) => 132,
+            Self::Raw(number) => number,
+        }
+    }
+
+    /// What the other end answers with.
+    fn answer(self) -> Self {
+        let chunk = |asked| match asked {
+            kind::INIT => kind::INIT_ACK,
+            kind::COOKIE_ECHO => kind::COOKIE_ACK,
+            kind::HEARTBEAT => kind::HEARTBEAT_ACK,
+            kind::SHUTDOWN => kind::SHUTDOWN_ACK,
+            kind::SHUTDOWN_ACK => kind::SHUTDOWN_COMPLETE,
+            _ => kind::SACK,
+        };
+        match self {
+            Self::Tcp(_) => Self::Tcp(ACK),
+            Self::Sctp(asked) => Self::Sctp(chunk(asked)),
+            Self::SctpUnsummed(asked) => Self::SctpUnsummed(chunk(asked)),
+            Self::Udp | Self::UdpUnsummed | Self::Raw(_) => self,
         }
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Destination, source.
     pub macs: [[u8; 6]; 2],
@@ -48,6 +77,8 @@ pub struct Frame {
     pub tags: Vec<[u16; 2]>,
     /// IPv4 options in bytes, a multiple of 4.
     pub options: usize,
+    /// Type and length in bytes of each IPv6 extension header.
+    pub extensions: Vec<(u8, usize)>,
     pub hops: u8,
     pub source: SocketAddr,
     pub destination: SocketAddr,
@@ -62,6 +93,7 @@ impl Frame {
             macs: [NODE_MAC, CLIENT_MAC],
             tags: Vec::new(),
             options: 0,
+            extensions: Vec::new(),
             hops: 64,
             source,
             destination,
@@ -78,10 +110,7 @@ impl Frame {
             hops: 61,
             source: self.destination,
             destination: self.source,
-            transport: match self.transport {
-                Transport::Tcp(_) => Transport::Tcp(ACK),
-                udp => udp,
-            },
+            transport: self.transport.answer(),
             payload: b"what was asked for".to_vec(),
             ..self.clone()
         }
@@ -93,13 +122,13 @@ impl Frame {
         14 + 4 * self.tags.len()
     }
 
-    /// Offset of the TCP or UDP header.
+    /// Offset of the transport header.
     #[must_use]
     pub fn transport_offset(&self) -> usize {
         self.network()
             + match self.source {
                 SocketAddr::V4(_) => 20 + self.options,
-                SocketAddr::V6(_) => 40,
+                SocketAddr::V6(_) => 40 + self.extended(),
             }
     }
 
@@ -143,68 +172,82 @@ impl Frame {
 
     fn ipv6(&self, segment: usize) -> Vec<u8> {
         let mut header = vec![0x60, 0x01, 0x23, 0x45];
-        header.extend((segment as u16).to_be_bytes());
-        header.extend([self.transport.number(), self.hops]);
+        header.extend(((self.extended() + segment) as u16).to_be_bytes());
+        let last = self.transport.number();
+        let kinds = self.extensions.iter().map(|&(kind, _)| kind).chain([last]);
+        let mut next = kinds.clone();
+        header.extend([next.next().unwrap_or(last), self.hops]);
         header.extend(octets(self.source.ip()));
         header.extend(octets(self.destination.ip()));
+        for (&(kind, length), next) in self.extensions.iter().zip(next) {
+            header.extend(extension::bytes(kind, length, next));
+        }
         header
     }
 
+    /// Length of all extension headers.
+    fn extended(&self) -> usize {
+        self.extensions.iter().map(|&(_, length)| length).sum()
+    }
+
     fn segment(&self) -> Vec<u8> {
-        let mut segment = Vec::new();
-        segment.extend(self.source.port().to_be_bytes());
-        segment.extend(self.destination.port().to_be_bytes());
-        if self.transport == Transport::Sctp {
-            return init(segment);
-        }
-        let length = self.transport.header() + self.payload.len();
-        let field = match self.transport {
+        let ports = [self.source.port(), self.destination.port()];
+        match self.transport {
             Transport::Tcp(flags) => {
-                segment.extend([0, 0, 0, 9, 0, 0, 0, 8, 5 << 4, flags, 1, 0, 0, 0, 0, 0]);
-                16
+                let fixed = [0, 0, 0, 9, 0, 0, 0, 8, 5 << 4, flags, 1, 0, 0, 0, 0, 0];
+                self.summed(ports, &fixed, 16)
             }
-            Transport::Udp | Transport::UdpUnsummed | Transport::Sctp => {
-                segment.extend((length as u16).to_be_bytes());
-                segment.extend([0, 0]);
-                6
+            Transport::Udp => self.summed(ports, &self.udp(), 6),
+            Transport::UdpUnsummed => self.unsummed(ports, &self.udp()),
+            Transport::Sctp(first) => self.sctp(ports, first),
+            Transport::SctpUnsummed(first) => {
+                let mut packet = self.sctp(ports, first);
+                packet[8..sctp::HEADER].fill(0);
+                packet
             }
-        };
-        segment.extend(&self.payload);
-        if self.transport != Transport::UdpUnsummed {
-            let mut pseudo = octets(self.source.ip());
-            pseudo.extend(octets(self.destination.ip()));
-            pseudo.extend((length as u32).to_be_bytes());
-            pseudo.extend([0, 0, 0, self.transport.number()]);
-            pseudo.extend(&segment);
-            let mut sum = checksum(&pseudo);
-            if sum == 0 && self.transport == Transport::Udp {
-                // RFC 768: a computed zero is sent as all ones.
-                sum = 0xffff;
-            }
-            segment[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+            Transport::Raw(_) => self.payload.clone(),
         }
+    }
+
+    /// Length and no checksum.
+    fn udp(&self) -> [u8; 4] {
+        let [high, low] = (8 + self.payload.len() as u16).to_be_bytes();
+        [high, low, 0, 0]
+    }
+
+    fn sctp(&self, ports: [u16; 2], first: u8) -> Vec<u8> {
+        let packet = sctp::Packet {
+            ports,
+            // None is known yet (RFC 9260, section 8.5.1).
+            tag: if first == kind::INIT { 0 } else { 9 },
+            chunks: sctp::carrying(first, &self.payload),
+        };
+        packet.bytes()
+    }
+
+    fn unsummed(&self, ports: [u16; 2], fixed: &[u8]) -> Vec<u8> {
+        let mut segment = ports.map(u16::to_be_bytes).concat();
+        segment.extend(fixed);
+        segment.extend(&self.payload);
         segment
     }
-}
 
-/// An SCTP packet from `ports` with one INIT chunk (RFC 9260, section 3.3.2).
-fn init(ports: Vec<u8>) -> Vec<u8> {
-    // No verification tag yet; checksum; type, flags and length; initiate tag;
-    // window; streams out and in; first TSN.
-    let chunk = [
-        [0; 4],
-        [0; 4],
-        [1, 0, 0, 20],
-        [0, 0, 0, 9],
-        [0, 0, 0xff, 0xff],
-        [0, 1, 0, 1],
-        [0, 0, 0, 8],
-    ];
-    let mut packet = [ports, chunk.concat()].concat();
-    // The least significant byte goes first (RFC 9260, appendix A).
-    let sum = crc32c::crc32c(&packet).to_le_bytes();
-    packet[8..12].copy_from_slice(&sum);
-    packet
+    /// With the checksum at `field`, pseudo header included.
+    fn summed(&self, ports: [u16; 2], fixed: &[u8], field: usize) -> Vec<u8> {
+        let mut segment = self.unsummed(ports, fixed);
+        let mut pseudo = octets(self.source.ip());
+        pseudo.extend(octets(self.destination.ip()));
+        pseudo.extend((segment.len() as u32).to_be_bytes());
+        pseudo.extend([0, 0, 0, self.transport.number()]);
+        pseudo.extend(&segment);
+        let mut sum = checksum(&pseudo);
+        if sum == 0 && self.transport == Transport::Udp {
+            // RFC 768: a computed zero is sent as all ones.
+            sum = 0xffff;
+        }
+        segment[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+        segment
+    }
 }
 
 pub(crate) fn octets(address: IpAddr) -> Vec<u8> {

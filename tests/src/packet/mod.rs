@@ -1,8 +1,16 @@
 //! Frames, and the loaded programs run on them (BPF_PROG_TEST_RUN).
 
 mod answer;
+pub mod extension;
+mod fragment;
 pub mod frame;
 mod hook;
+mod icmp;
+pub mod sctp;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Content};
+pub use fragment::fragments;
 pub use hook::{Place, Returned, action, at, test_run};
+pub use icmp::{Icmp, quote};
