@@ -1,8 +1,9 @@
 //! The lab of network namespaces, the demo that runs in it, scenarios of packets,
-//! and an API server for tests.
+//! an API server for tests, and what the verifier says of the programs.
 
 pub mod api;
 pub mod conformance;
 pub mod demo;
 pub mod lab;
 pub mod packet;
+pub mod verifier;

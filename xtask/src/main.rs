@@ -8,6 +8,7 @@ mod run;
 mod runtime;
 mod test;
 mod toolchain;
+mod verifier;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Task {
     Run(run::Options),
     /// Build, then send the flows of scenario files through the programs.
     Conformance(conformance::Options),
+    /// Build, then print how much work each program is for the verifier.
+    Verifier(verifier::Options),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +59,6 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Test(options) => test::run(&workspace, &options),
         Task::Run(options) => run::run(&workspace, &options),
         Task::Conformance(options) => conformance::run(&workspace, &options),
+        Task::Verifier(options) => verifier::run(&workspace, &options),
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapError},
     programs::{ProgramError, SchedClassifier, Xdp},
 };
@@ -31,9 +31,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let adopted = frontends.exists();
     let configured = pin_of(pins, "SETTINGS").exists();
 
-    let mut loader = EbpfLoader::new();
-    let level: u8 = if options.trace_packets { u8::MAX } else { 0 };
-    loader.override_global("AYA_LOG_LEVEL", &level, false);
+    let mut loader = loader(options.trace_packets);
     for map in &maps::ALL {
         loader.map_pin_path(map.name, pin(pins, map));
     }
@@ -68,6 +66,13 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     Ok(dataplane)
 }
 
+/// As [`open`] begins, but nothing is pinned and no program loaded.
+pub(super) fn unloaded(trace_packets: bool) -> Result<Ebpf, DataplaneError> {
+    let mut loader = loader(trace_packets);
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    Ok(loader.load(OBJECT).map_err(Box::new)?)
+}
+
 /// Pinned maps that this version would not write.
 pub(super) fn foreign_maps(pins: &Path) -> Vec<PathBuf> {
     let ours: Vec<PathBuf> = maps::ALL.iter().map(|map| pin(pins, map)).collect();
@@ -80,6 +85,13 @@ pub(super) fn foreign_maps(pins: &Path) -> Vec<PathBuf> {
 pub(super) fn pin_of(pins: &Path, name: &str) -> PathBuf {
     let map = maps::ALL.iter().find(|map| map.name == name);
     map.map_or_else(|| bpffs::maps(pins), |map| pin(pins, map))
+}
+
+fn loader(trace_packets: bool) -> EbpfLoader<'static> {
+    let level: &u8 = if trace_packets { &u8::MAX } else { &0 };
+    let mut loader = EbpfLoader::new();
+    loader.override_global("AYA_LOG_LEVEL", level, false);
+    loader
 }
 
 /// The name says the layout: other layouts have other names.

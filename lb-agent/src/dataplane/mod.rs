@@ -187,6 +187,12 @@ impl Dataplane {
         }
     }
 
+    /// The programs, not loaded yet, with unpinned maps of their own: to see
+    /// what the verifier makes of them. Its statistics are in the log of a load.
+    pub fn unloaded(trace_packets: bool) -> Result<aya::Ebpf, DataplaneError> {
+        load::unloaded(trace_packets)
+    }
+
     /// The loaded programs, for BPF_PROG_TEST_RUN.
     pub fn ebpf_mut(&mut self) -> &mut aya::Ebpf {
         &mut self.ebpf
