@@ -41,6 +41,20 @@ impl Reply {
         })
     }
 
+    /// Reads a reply to `payload` that may be cut to its length, and checks what
+    /// came back.
+    pub(crate) fn parse_cut(bytes: &[u8], payload: &[u8]) -> io::Result<Self> {
+        let reply = Self::parse(bytes)?;
+        let (length, sent) = (bytes.len(), payload.len());
+        let was_cut = length >= SHORT_REPLY && length == sent.max(SHORT_REPLY);
+        let expect = if was_cut {
+            reply.echo.len().min(sent)
+        } else {
+            sent
+        };
+        reply.verify(&payload[..expect])
+    }
+
     /// Checks that all of `payload` came back.
     pub(crate) fn verify(self, payload: &[u8]) -> io::Result<Self> {
         if self.echo != payload {
@@ -134,15 +148,7 @@ impl Exchange {
         socket.send(&self.payload)?;
         let mut buffer = vec![0; 64 * 1024];
         let length = socket.recv(&mut buffer)?;
-        let reply = Reply::parse(&buffer[..length])?;
-        let sent = self.payload.len();
-        let was_cut = length >= SHORT_REPLY && length == sent.max(SHORT_REPLY);
-        let expect = if was_cut {
-            reply.echo.len().min(sent)
-        } else {
-            sent
-        };
-        reply.verify(&self.payload[..expect])
+        Reply::parse_cut(&buffer[..length], &self.payload)
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 
 const BACKLOG: i32 = 4096;
 const DATAGRAM: usize = 64 * 1024;
-/// A reply up to this long may be longer than its request; see [`answer`].
+/// A reply up to this long may be longer than its request; see [`answer_cut`].
 pub(crate) const SHORT_REPLY: usize = 512;
 
 /// All servers of a lab, run by one runtime. A socket stays in the namespace
@@ -208,18 +208,23 @@ async fn receive(socket: UdpSocket, name: Arc<str>) {
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
-        let mut reply = answer(&name, client, &buffer[..length]);
-        if reply.len() > SHORT_REPLY {
-            reply.truncate(length.max(SHORT_REPLY));
-        }
+        let reply = answer_cut(&name, client, &buffer[..length]);
         // A client that is gone is not waiting.
         let _ = socket.send_to(&reply, client).await;
     }
 }
 
-/// `<name> <client ip> <client port> <what came>`. A UDP reply is cut to the
-/// length of its request (or 512 bytes), so that it fits the path's MTU if the
-/// request did.
+/// An [`answer`] cut to the length of its request (or 512 bytes), so that it
+/// fits the path's MTU if the request did.
+pub(super) fn answer_cut(name: &str, client: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut answer = answer(name, client, request);
+    if answer.len() > SHORT_REPLY {
+        answer.truncate(request.len().max(SHORT_REPLY));
+    }
+    answer
+}
+
+/// `<name> <client ip> <client port> <what came>`.
 fn answer(name: &str, client: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut head = String::new();
     // Writing to a String cannot fail.
