@@ -71,7 +71,6 @@ fn endpoints_of_the_lab_understand_each_other() {
 }
 
 #[test]
-#[ignore = "the programs leave SCTP alone"]
 fn services_are_reached_from_everywhere_by_xdp() {
     let stage = Stage::new(&["--xdp", "native"]);
     check(&stage);
@@ -79,7 +78,6 @@ fn services_are_reached_from_everywhere_by_xdp() {
 }
 
 #[test]
-#[ignore = "the programs leave SCTP alone"]
 fn services_are_reached_from_everywhere_by_tc() {
     let stage = Stage::new(&["--xdp", "off"]);
     check(&stage);
