@@ -146,6 +146,29 @@ impl Connection {
     }
 }
 
+layout! {
+    /// A packet that comes in parts (RFC 791, section 3.2; RFC 8200, section
+    /// 4.5).
+    pub struct FragmentKey: 40 {
+        pub source: Address,
+        pub destination: Address,
+        /// As it lies in the header.
+        pub id: u32,
+        /// IP protocol number.
+        pub protocol: u32,
+    }
+}
+
+layout! {
+    /// What the first part of a packet says of the others.
+    pub struct Fragment: 8 {
+        pub source_port: u16,
+        pub destination_port: u16,
+        /// The kernel's jiffies, the lower 32 bits.
+        pub seen: u32,
+    }
+}
+
 /// Where a packet goes once it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -1,8 +1,8 @@
 //! The maps: names, kinds and sizes, once for both halves.
 
 use crate::{
-    Address, Affinity, Backend, ClientKey, Connection, Frontend, FrontendKey, Holdings, Interface,
-    NetworkKey, Settings, Tuple, verdict::COUNTERS,
+    Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
+    FrontendKey, Holdings, Interface, NetworkKey, Settings, Tuple, verdict::COUNTERS,
 };
 
 pub const FRONTENDS: usize = 1 << 19;
@@ -13,7 +13,6 @@ pub const ASSURED: usize = 1 << 18;
 pub const UNASSURED: usize = 1 << 17;
 pub const HOLDINGS: usize = 1 << 17;
 pub const FRAGMENTS: usize = 1 << 13;
-pub const HELD: usize = 1 << 8;
 pub const AFFINITY: usize = 1 << 17;
 pub const NETWORKS: usize = 1 << 17;
 pub const INTERFACES: usize = 1 << 14;
@@ -50,7 +49,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 12] = [
+pub const ALL: [Map; 13] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -92,6 +91,13 @@ pub const ALL: [Map; 12] = [
         key: "u32",
         value: Holdings::LAYOUT,
         max_entries: HOLDINGS as u32,
+    },
+    Map {
+        name: "FRAGMENTS",
+        kind: "lru_hash",
+        key: FragmentKey::LAYOUT,
+        value: Fragment::LAYOUT,
+        max_entries: FRAGMENTS as u32,
     },
     Map {
         name: "AFFINITY",

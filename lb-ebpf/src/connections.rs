@@ -1,7 +1,7 @@
 //! The connection tables: two elements a connection, one a direction, both in
 //! one table. A flood competes with what is unassured only.
 
-use core::{arch::asm, ptr};
+use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
@@ -11,7 +11,7 @@ use aya_ebpf::{
 use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle, maps};
 
 use crate::{
-    clock, holdings,
+    atomic, clock, holdings,
     interfaces::NO_PREALLOC,
     scratch::{Halves, barrier, settled},
 };
@@ -333,19 +333,9 @@ fn word(element: *const Connection) -> u64 {
     unsafe { ptr::read_volatile(&raw const (*element).life) }
 }
 
-/// Writes `new` over `old`; `false` if something else is there.
+/// Gives the connection another life; `false` if it is not the `old` one.
 #[inline(always)]
 fn swap(element: *mut Connection, old: u64, new: u64) -> bool {
-    let found: u64;
-    // SAFETY: one aligned word of the map. The target has the instruction, but
-    // the compiler no name for it.
-    unsafe {
-        asm!(
-            "r0 = cmpxchg_64({word} + 0, r0, {new})",
-            word = in(reg) &raw mut (*element).life,
-            new = in(reg) new,
-            inout("r0") old => found,
-        );
-    }
-    found == old
+    // SAFETY: the element is memory of the map for as long as the program runs.
+    unsafe { atomic::swap(&raw mut (*element).life, old, new) }
 }

@@ -32,6 +32,9 @@ pub trait Family {
     /// carries.
     fn is_extension(protocol: u8) -> bool;
 
+    /// Looks through them, and for which part of a packet this is.
+    fn look_through(packet: &impl Packet, offset: usize, network: Network) -> Step<Layers>;
+
     /// What the header says of the length of header and payload, in bytes.
     fn length(packet: &impl Packet, offset: usize) -> Step<usize>;
 
@@ -74,6 +77,23 @@ pub struct Network {
     pub(crate) is_fragment: bool,
 }
 
+/// What an IP packet carries behind all its headers.
+pub struct Layers {
+    pub(crate) protocol: u8,
+    /// Where it begins, in bytes.
+    pub(crate) next: usize,
+    pub(crate) part: Part,
+    /// What all parts of a packet have in common; 0 for a whole one.
+    pub(crate) id: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    First,
+    Later,
+}
+
 pub(crate) struct V4;
 pub(crate) struct V6;
 
@@ -106,10 +126,26 @@ struct Ipv6Header {
 const _: () = assert!(size_of::<Ipv4Header>() == 20);
 const _: () = assert!(size_of::<Ipv6Header>() == 40);
 
+/// The first 8 bytes of any extension header; `offset` and `id` are those of a
+/// fragment header, and the upper half of `offset` the type and segments left of
+/// a routing header (RFC 8200, sections 4.4 and 4.5).
+#[repr(C)]
+struct Ipv6Extension {
+    next_and_length: u16,
+    offset: u16,
+    id: u32,
+}
+
+/// How many extension headers are looked through.
+const EXTENSIONS: usize = 6;
+const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
+const IPV6_MORE_FRAGMENTS: u16 = 1;
+
 /// Time to live or hop limit of what this node says by itself.
 const HOPS: u8 = 64;
 /// More-fragments flag and fragment offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
 /// IPv6 extension headers (RFC 8200, section 4).
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
@@ -146,6 +182,22 @@ impl Family for V4 {
     #[inline(always)]
     fn is_extension(_protocol: u8) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn look_through(packet: &impl Packet, offset: usize, network: Network) -> Step<Layers> {
+        // SAFETY: `at` has checked the bounds.
+        let header = unsafe { &*at::<Ipv4Header>(packet, offset)? };
+        Ok(Layers {
+            protocol: network.protocol,
+            next: network.next,
+            part: match header.fragment & FRAGMENT_OFFSET.to_be() {
+                0 if network.is_fragment => Part::First,
+                0 => Part::Whole,
+                _ => Part::Later,
+            },
+            id: header.id.into(),
+        })
     }
 
     #[inline(always)]
@@ -260,6 +312,11 @@ impl Family for V6 {
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return Err(Verdict::Malformed);
         }
+        // Here they would stand for IPv4 (RFC 4291, section 2.5.5.2); no packet
+        // has them.
+        if header.source.is_v4() || header.destination.is_v4() {
+            return Err(Verdict::Malformed);
+        }
         tuple.source.set(&header.source);
         tuple.destination.set(&header.destination);
         tuple.set_protocol(header.next_header);
@@ -276,6 +333,46 @@ impl Family for V6 {
             protocol,
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | IPV6_FRAGMENT
         )
+    }
+
+    #[inline(always)]
+    fn look_through(packet: &impl Packet, _offset: usize, network: Network) -> Step<Layers> {
+        let mut layers = Layers {
+            protocol: network.protocol,
+            next: network.next,
+            part: Part::Whole,
+            id: 0,
+        };
+        for _ in 0..EXTENSIONS {
+            if !Self::is_extension(layers.protocol) {
+                return Ok(layers);
+            }
+            // SAFETY: `at` has checked the bounds.
+            let header = unsafe { &*at::<Ipv6Extension>(packet, layers.next)? };
+            let [next_header, length] = header.next_and_length.to_ne_bytes();
+            match layers.protocol {
+                IPV6_FRAGMENT => {
+                    layers.id = header.id;
+                    layers.next += size_of::<Ipv6Extension>();
+                    if header.offset & IPV6_FRAGMENT_OFFSET.to_be() != 0 {
+                        layers.part = Part::Later;
+                        layers.protocol = next_header;
+                        return Ok(layers);
+                    }
+                    // One that is the only one is no fragment (RFC 6946).
+                    if header.offset & IPV6_MORE_FRAGMENTS.to_be() != 0 {
+                        layers.part = Part::First;
+                    }
+                }
+                // Addressed to somewhere on the way.
+                ROUTING if header.offset.to_ne_bytes()[1] != 0 => {
+                    return Err(Verdict::OtherProtocol);
+                }
+                _ => layers.next += (usize::from(length) + 1) * 8,
+            }
+            layers.protocol = next_header;
+        }
+        Ok(layers)
     }
 
     #[inline(always)]

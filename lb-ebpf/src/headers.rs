@@ -96,30 +96,38 @@ pub(crate) fn ethernet(packet: &impl Packet) -> Step<(u16, usize)> {
 }
 
 /// Writes the ports to `tuple`, which says what protocol it is; returns
-/// [`Shape::mark`].
+/// [`Shape::mark`]. The packet ends at `end`.
 #[inline(always)]
-pub(crate) fn transport(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<u32> {
-    let (ports, mark) = match tuple.protocol {
+pub(crate) fn transport(
+    packet: &impl Packet,
+    offset: usize,
+    end: usize,
+    tuple: &mut Tuple,
+) -> Step<u32> {
+    let (ports, mark, length) = match tuple.protocol {
         TCP => {
             // SAFETY: `at` has checked the bounds of the 20-byte header.
             let header = unsafe { &*at::<[u16; 10]>(packet, offset)? };
             let [_, flags] = header[6].to_ne_bytes();
-            ([header[0], header[1]], flags)
+            ([header[0], header[1]], flags, size_of_val(header))
         }
         UDP => {
             // SAFETY: `at` has checked the bounds of the 8-byte header.
             let header = unsafe { &*at::<[u16; 4]>(packet, offset)? };
-            ([header[0], header[1]], 0)
+            ([header[0], header[1]], 0, size_of_val(header))
         }
         SCTP => {
             // SAFETY: `at` has checked the bounds of the 12-byte header and of
             // the first chunk's own.
             let header = unsafe { &*at::<[u16; 8]>(packet, offset)? };
             let [chunk, _] = header[6].to_ne_bytes();
-            ([header[0], header[1]], chunk)
+            ([header[0], header[1]], chunk, size_of_val(header))
         }
         _ => return Err(Verdict::OtherProtocol),
     };
+    if offset + length > end {
+        return Err(Verdict::Malformed);
+    }
     [tuple.source_port, tuple.destination_port] = ports;
     Ok(mark.into())
 }

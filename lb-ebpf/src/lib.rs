@@ -10,12 +10,14 @@
 #![feature(asm_experimental_arch)]
 
 mod affinity;
+mod atomic;
 mod claim;
 mod clock;
 mod closer;
 mod connections;
 mod counters;
 mod family;
+mod fragments;
 mod headers;
 mod holdings;
 mod interfaces;

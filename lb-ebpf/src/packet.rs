@@ -81,6 +81,10 @@ pub trait Packet {
     /// Bytes of the whole frame, whether they can be read directly or not.
     fn length(&self) -> u32;
 
+    /// Whether it will be cut into packets later (GSO), so that its headers say
+    /// nothing of its length.
+    fn is_to_be_cut(&self) -> bool;
+
     /// Makes the frame this long, from its end.
     fn resize(&self, length: u32) -> Step<()>;
 
@@ -89,6 +93,9 @@ pub trait Packet {
 
     /// Copies `length` bytes, at least 4 and at most `limit`, into the frame.
     fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()>;
+
+    /// Puts a copy of the packet as it is now into this hook again.
+    fn repeat(&self) -> Step<()>;
 
     /// Whether a socket of this node, other than one that listens, gets what is
     /// addressed like `reply`.
@@ -126,6 +133,20 @@ pub(crate) fn at<T>(packet: &impl Packet, offset: usize) -> Step<*mut T> {
         return Err(Verdict::Malformed);
     }
     Ok((start + offset) as *mut T)
+}
+
+/// Where the IP packet at `offset` ends, by what its header says.
+#[inline(always)]
+pub(crate) fn end<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<usize> {
+    let length = packet.length() as usize;
+    if packet.is_to_be_cut() {
+        return Ok(length);
+    }
+    let end = offset + F::length(packet, offset)?;
+    if end > length {
+        return Err(Verdict::Malformed);
+    }
+    Ok(end)
 }
 
 /// Bytes that are copied at least.

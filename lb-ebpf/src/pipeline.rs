@@ -12,7 +12,7 @@ use crate::{
     family::{Family, V4, V6},
     headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
     interfaces,
-    packet::{Outcome, Packet, Step},
+    packet::{Outcome, Packet, Step, end},
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, sendable},
     scratch::{self, Scratch, Work, barrier},
@@ -103,12 +103,17 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
     let scratch = scratch::get()?;
     let network = F::parse(packet, offset, &mut scratch.tuple)?;
     if network.is_fragment || F::is_extension(network.protocol) {
-        return Ok(packet.look_closer::<F>(offset as u32));
+        let outcome = packet.look_closer::<F>(offset as u32);
+        return Ok(match outcome.verdict() {
+            OPENED => look_up::<P, F>(packet),
+            _ => outcome,
+        });
     }
     if network.protocol == F::ICMP {
         return Ok(packet.relate::<F>(offset as u32));
     }
-    let mark = transport(packet, network.next, &mut scratch.tuple)?;
+    let end = end::<P, F>(packet, offset)?;
+    let mark = transport(packet, network.next, end, &mut scratch.tuple)?;
     barrier();
     scratch.shape = Shape {
         network: offset as u32,
@@ -137,14 +142,18 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
 #[inline(always)]
 fn look_up<P: Subprograms, F: Family>(packet: &P) -> Outcome {
     let mut outcome = packet.track::<F>();
-    if outcome.verdict() == Verdict::Opened as u32 {
+    if outcome.verdict() == OPENED {
         outcome = packet.open::<F>();
     }
-    if outcome.verdict() == Verdict::Rejected as u32 {
+    if outcome.verdict() == REJECTED {
         outcome = packet.refuse::<F>();
     }
     outcome
 }
+
+/// Said by a subprogram that leaves the packet to the next one.
+const OPENED: u32 = Verdict::Opened as u32;
+const REJECTED: u32 = Verdict::Rejected as u32;
 
 /// Whether a plain packet changes nothing about the connection.
 #[inline(always)]

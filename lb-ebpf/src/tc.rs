@@ -9,7 +9,7 @@ use aya_ebpf::{
         TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh,
     },
     helpers::{
-        bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
         bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
         bpf_skb_store_bytes,
     },
@@ -253,6 +253,12 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
+    fn is_to_be_cut(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb()).gso_size != 0 }
+    }
+
+    #[inline(always)]
     fn resize(&self, length: u32) -> Step<()> {
         // SAFETY: the context is the program's own.
         match unsafe { bpf_skb_change_tail(self.skb(), length, 0) } {
@@ -279,6 +285,19 @@ impl<D: Direction> Packet for Tc<D> {
         let result =
             unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from.cast(), length, flags) };
         match result {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn repeat(&self) -> Step<()> {
+        let flags = match D::HOOK {
+            Hook::TcEgress => 0,
+            Hook::Xdp | Hook::TcIngress => BPF_F_INGRESS.into(),
+        };
+        // SAFETY: the context is the program's own.
+        match unsafe { bpf_clone_redirect(self.skb(), self.interface(), flags) } {
             0 => Ok(()),
             _ => Err(Verdict::Refused),
         }

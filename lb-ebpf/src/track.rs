@@ -30,11 +30,24 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
     };
     work.halves.one_key.set(tuple);
     work.found = connections::find(&mut work.halves);
+    let is_later = headers.shape.is_later != 0;
     let Some(table) = work.found else {
-        return OPEN;
+        return if is_later {
+            Err(Verdict::Fragment)
+        } else {
+            OPEN
+        };
     };
     let now = clock::now();
     let connection = &work.halves.one;
+    if is_later {
+        let verdict = may_follow(packet, tuple.protocol, connection)?;
+        let found = Found {
+            verdict: verdict.unwrap_or(Verdict::Forward),
+            routed: false,
+        };
+        return send::<P, F>(packet, &headers, connection, found);
+    }
     let verdict = match may_follow(packet, tuple.protocol, connection)? {
         Some(verdict) if !is_outdated(&headers, connection, now) => verdict,
         _ => return OPEN,

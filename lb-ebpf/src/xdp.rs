@@ -117,6 +117,11 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn is_to_be_cut(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn resize(&self, length: u32) -> Step<()> {
         let now = self.length();
         // Not every driver pads what XDP sends.
@@ -148,6 +153,11 @@ impl Packet for Xdp {
             0 => Ok(()),
             _ => Err(Verdict::Refused),
         }
+    }
+
+    #[inline(always)]
+    fn repeat(&self) -> Step<()> {
+        Err(Verdict::Deferred)
     }
 
     #[inline(always)]

@@ -1,0 +1,256 @@
+//! Parts of packets. Only the first one has ports: they are remembered for the
+//! others, and what comes before it waits.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    btf_maps::{Array, LruHashMap},
+    macros::btf_map,
+};
+use lb_common::{Fragment, FragmentKey, Hook, InterfaceKind, Tuple, Verdict, maps};
+
+use crate::{
+    atomic, clock, interfaces,
+    packet::{Outcome, Packet, Step},
+    services,
+};
+
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { maps::FRAGMENTS }> = LruHashMap::new();
+
+/// What waits, `PLACES` next to each other for packets of one hash.
+#[btf_map]
+static HELD: Array<Held, { (GROUPS * PLACES) as usize }> = Array::new();
+
+const GROUPS: u32 = 64;
+const PLACES: u32 = 4;
+
+/// How long ports are remembered, in seconds: as long as Linux waits for missing
+/// parts.
+const LIFETIME: u32 = 30;
+/// How long a part waits, in seconds, before another may take its place.
+const PATIENCE: u32 = 2;
+
+/// The longest frame that may wait, in bytes.
+const LONGEST: u32 = 2048;
+
+#[repr(C)]
+struct Held {
+    /// [`FREE`], [`BUSY`] or [`FULL`], and since when (jiffies, lower 32 bits).
+    state: u64,
+    key: FragmentKey,
+    length: u32,
+    reserved: u32,
+    frame: [u64; LONGEST as usize / 8],
+}
+
+const FREE: u64 = 0;
+const BUSY: u64 = 1 << 32;
+const FULL: u64 = 2 << 32;
+
+/// Writes the ports of a later part to `tuple`.
+#[inline(always)]
+pub(crate) fn recall<P: Packet>(packet: &P, tuple: &mut Tuple, id: u32) -> Step<()> {
+    let key = key(tuple, id);
+    if look_up(&key, tuple) {
+        return Ok(());
+    }
+    if matches!(P::HOOK, Hook::Xdp) {
+        return Err(Verdict::Deferred);
+    }
+    if !is_awaited(packet, tuple) {
+        return Err(Verdict::Fragment);
+    }
+    if !hold(packet, &key) {
+        return Err(match services::is_cluster_ip(&tuple.destination) {
+            true => Verdict::FragmentLost,
+            false => Verdict::Fragment,
+        });
+    }
+    // The first one may have gone by on another CPU.
+    if look_up(&key, tuple)
+        && let Some(held) = take(&key)
+    {
+        free(held);
+        return Ok(());
+    }
+    Err(Verdict::Held)
+}
+
+/// Notes the ports of a first part. Parts that waited for it are sent to this
+/// hook again, the first one before them: then nothing is left to do with it.
+#[inline(always)]
+pub(crate) fn remember<P: Packet>(packet: &P, tuple: &Tuple, id: u32) -> Step<Option<Outcome>> {
+    let key = key(tuple, id);
+    let is_xdp = matches!(P::HOOK, Hook::Xdp);
+    if is_xdp && is_waiting(&key) {
+        return Err(Verdict::Deferred);
+    }
+    let fragment = Fragment {
+        source_port: tuple.source_port,
+        destination_port: tuple.destination_port,
+        seen: clock::now(),
+    };
+    // Without it, the others wait in vain.
+    let _ = FRAGMENTS.insert(key, fragment, BPF_ANY.into());
+    if is_xdp || !is_waiting(&key) {
+        return Ok(None);
+    }
+    packet.repeat()?;
+    for _ in 0..PLACES {
+        let Some(place) = take(&key) else {
+            break;
+        };
+        // A lost part is lost with its packet.
+        let _ = send(packet, place);
+    }
+    Ok(Some(Outcome::new(Verdict::Passing, P::DROP)))
+}
+
+#[inline(always)]
+fn key(tuple: &Tuple, id: u32) -> FragmentKey {
+    FragmentKey {
+        source: tuple.source,
+        destination: tuple.destination,
+        id,
+        protocol: tuple.protocol.into(),
+    }
+}
+
+#[inline(always)]
+fn look_up(key: &FragmentKey, tuple: &mut Tuple) -> bool {
+    let Some(fragment) = FRAGMENTS.get_ptr(key) else {
+        return false;
+    };
+    // SAFETY: the element is memory of the map for as long as the program
+    // runs. If it goes to another packet meanwhile, a part is sent to a wrong
+    // port, as if its sender had reused the number.
+    let fragment = unsafe { ptr::read_volatile(fragment) };
+    if clock::now().wrapping_sub(fragment.seen) > LIFETIME * clock::second() {
+        return false;
+    }
+    tuple.source_port = fragment.source_port;
+    tuple.destination_port = fragment.destination_port;
+    true
+}
+
+/// Whether the first part must come by here as well, and nobody needs the others
+/// before it: the packet is put together at its destination.
+#[inline(always)]
+fn is_awaited<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
+    if matches!(P::HOOK, Hook::TcEgress) {
+        return interfaces::is_kind(packet.interface(), InterfaceKind::Pod);
+    }
+    interfaces::owner(&tuple.destination).is_some() || services::is_cluster_ip(&tuple.destination)
+}
+
+/// `false` if there is no room.
+#[inline(always)]
+fn hold<P: Packet>(packet: &P, key: &FragmentKey) -> bool {
+    let length = packet.length();
+    if length > LONGEST {
+        return false;
+    }
+    let now = clock::now();
+    let patience = PATIENCE * clock::second();
+    for place in 0..PLACES {
+        let Some(held) = HELD.get_ptr_mut(first_place(key) + place) else {
+            return false;
+        };
+        // SAFETY: the element is memory of the map; who has made it busy is
+        // alone with the rest of it.
+        unsafe {
+            let state = ptr::read_volatile(&raw const (*held).state);
+            let is_stale = now.wrapping_sub(state as u32) > patience;
+            let busy = BUSY | u64::from(now);
+            if (state != FREE && !is_stale) || !atomic::swap(&raw mut (*held).state, state, busy) {
+                continue;
+            }
+            (*held).key = *key;
+            (*held).length = length;
+            let frame = (&raw mut (*held).frame).cast();
+            let is_whole = packet.load(0, frame, length, LONGEST).is_ok();
+            let after = if is_whole {
+                FULL | u64::from(now)
+            } else {
+                FREE
+            };
+            atomic::swap(&raw mut (*held).state, busy, after);
+            return is_whole;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn is_waiting(key: &FragmentKey) -> bool {
+    (0..PLACES).any(|place| {
+        // SAFETY: the element is memory of the map.
+        HELD.get_ptr_mut(first_place(key) + place)
+            .is_some_and(|held| unsafe { is_of(held, key) }.is_some())
+    })
+}
+
+/// A part of the packet that waits no more: nobody else has its place now.
+#[inline(always)]
+fn take(key: &FragmentKey) -> Option<*mut Held> {
+    for place in 0..PLACES {
+        let held = HELD.get_ptr_mut(first_place(key) + place)?;
+        // SAFETY: the element is memory of the map.
+        unsafe {
+            if let Some(state) = is_of(held, key)
+                && atomic::swap(&raw mut (*held).state, state, BUSY | state & 0xffff_ffff)
+            {
+                return Some(held);
+            }
+        }
+    }
+    None
+}
+
+/// Its state, if a part of the packet waits there.
+///
+/// # Safety
+/// `held` is an element of the map.
+#[inline(always)]
+unsafe fn is_of(held: *mut Held, key: &FragmentKey) -> Option<u64> {
+    // SAFETY: what the caller says; the content may change, hence volatile. If
+    // the place changes hands meanwhile, so does its state, which is compared
+    // when the part is taken.
+    unsafe {
+        let state = ptr::read_volatile(&raw const (*held).state);
+        let has_key = ptr::read_volatile(&raw const (*held).key) == *key;
+        (state & FULL != 0 && has_key).then_some(state)
+    }
+}
+
+/// Puts a part in the packet's place, and that into this hook again.
+#[inline(always)]
+fn send<P: Packet>(packet: &P, held: *mut Held) -> Step<()> {
+    // SAFETY: the element is memory of the map, and its place this program's.
+    unsafe {
+        let length = (*held).length;
+        let frame = (&raw const (*held).frame).cast();
+        let sent = packet
+            .resize(length)
+            .and_then(|()| packet.store(0, frame, length, LONGEST))
+            .and_then(|()| packet.repeat());
+        free(held);
+        sent
+    }
+}
+
+#[inline(always)]
+fn free(held: *mut Held) {
+    // SAFETY: as above; one aligned word.
+    unsafe { ptr::write_volatile(&raw mut (*held).state, FREE) };
+}
+
+#[inline(always)]
+fn first_place(key: &FragmentKey) -> u32 {
+    let [a, b, c, d] = key.source.words;
+    let [e, f, g, h] = key.destination.words;
+    let mixed = a ^ b ^ c ^ d ^ (e ^ f ^ g ^ h).rotate_left(7) ^ key.id.rotate_left(13);
+    (mixed.wrapping_mul(0x9e37_79b1) >> (u32::BITS - GROUPS.ilog2())) * PLACES
+}
