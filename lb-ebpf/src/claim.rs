@@ -1,7 +1,5 @@
 //! Source ports: no two connections to a backend may look alike to it.
 
-use core::ptr;
-
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use lb_common::{FrontendKey, Life, Tuple, Verdict};
 
@@ -9,7 +7,7 @@ use crate::{
     clock,
     connections::{self, Entered, Table},
     packet::{Packet, Step},
-    scratch::{Halves, Work},
+    scratch::{self, Halves, Work, lend},
     services,
 };
 
@@ -25,14 +23,15 @@ const PORTS: u32 = 4_536;
 #[inline(always)]
 pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
     let now = clock::now();
-    let Work { halves, rival, .. } = work;
-    let is_ours = halves.one.translated.source != halves.one_key.source;
+    let is_ours = work.halves.one.translated.source != work.halves.one_key.source;
     for attempt in 1..=ATTEMPTS {
-        halves.one.life = connections::cached(now);
-        halves.complete();
-        if is_free(rival, &halves.other_key, is_ours, attempt == ATTEMPTS)
-            && !(is_ours && packet.has_socket(&halves.other_key))
+        work.halves.one.life = connections::cached(now);
+        work.halves.complete();
+        work.rival.one_key.set(&work.halves.other_key);
+        if is_free(work, is_ours, attempt == ATTEMPTS)
+            && !(is_ours && packet.has_socket(&work.halves.other_key))
         {
+            let halves = &mut work.halves;
             match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
                 Entered::Done => return follow_up(halves, now),
                 Entered::Taken => {}
@@ -42,7 +41,7 @@ pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
         // SAFETY: the helper has no precondition.
         let random = unsafe { bpf_get_prandom_u32() };
         let port = FIRST_PORT + ((u64::from(random) * u64::from(PORTS)) >> 32) as u32;
-        halves.one.translated.source_port = (port as u16).to_be();
+        work.halves.one.translated.source_port = (port as u16).to_be();
     }
     Err(Verdict::NoSourcePort)
 }
@@ -60,29 +59,29 @@ fn follow_up(halves: &mut Halves, now: u32) -> Step<()> {
     Err(Verdict::TableFull)
 }
 
-/// Whether neither a living connection nor, where the packet would come to this
-/// node itself, a frontend has the replies' tuple. `rival` is for working in.
-#[inline(always)]
-fn is_free(rival: &mut Halves, reply_key: &Tuple, is_ours: bool, take_closed: bool) -> bool {
-    rival.one_key.set(reply_key);
-    lb_is_free(ptr::from_mut(rival), is_ours.into(), take_closed.into()) != 0
-}
-
 /// Whether a living connection's replies look like this.
 #[inline(always)]
-pub(crate) fn is_claimed(rival: &mut Halves, reply_key: &Tuple) -> bool {
-    !is_free(rival, reply_key, false, true)
+pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple) -> bool {
+    work.rival.one_key.set(reply_key);
+    !is_free(work, false, true)
+}
+
+/// Whether neither a living connection nor, where the packet would come to this
+/// node itself, a frontend has `work.rival.one_key`.
+#[inline(always)]
+fn is_free(work: &mut Work, is_ours: bool, take_closed: bool) -> bool {
+    lend(work, || lb_is_free(is_ours.into(), take_closed.into())) != 0
 }
 
 /// A function of its own to the verifier, which looks at it once and not at
 /// each call: hence the linkage.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lb_is_free(rival: *mut Halves, is_ours: u32, take_closed: u32) -> u32 {
-    // SAFETY: the caller above passes a reference.
-    let Some(rival) = (unsafe { rival.as_mut() }) else {
+extern "C" fn lb_is_free(is_ours: u32, take_closed: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else {
         return 0;
     };
+    let rival = &mut scratch.work.rival;
     let reply_key = &rival.one_key;
     let frontend = FrontendKey {
         address: reply_key.destination,
@@ -117,5 +116,5 @@ fn is_held(rival: &mut Halves, take_closed: bool) -> bool {
     let protocol = rival.one_key.protocol;
     let is_over =
         take_closed && life.state.is_over() || clock::is_expired(protocol, life, clock::now());
-    !(is_over && connections::discard(table, rival, word))
+    !(is_over && connections::take_away(table, rival, word))
 }

@@ -6,7 +6,7 @@ use lb_common::Verdict;
 use crate::{
     family::{Family, Part},
     fragments,
-    headers::{MOST_NETWORK, Shape, transport},
+    headers::{Shape, checked_network, transport},
     packet::{Outcome, Step, end},
     scratch::{self, Scratch},
     subprograms::Subprograms,
@@ -15,10 +15,7 @@ use crate::{
 /// Leaves headers in the scratch that look like any other packet's.
 #[inline(always)]
 pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -> Step<Outcome> {
-    if network > MOST_NETWORK {
-        return Err(Verdict::Malformed);
-    }
-    let offset = network as usize;
+    let offset = checked_network(network);
     let Scratch { tuple, shape, .. } = scratch::get()?;
     let header = F::parse(packet, offset, tuple)?;
     let layers = F::look_through(packet, offset, header)?;

@@ -13,7 +13,7 @@ use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle, maps};
 use crate::{
     atomic, clock, holdings,
     interfaces::NO_PREALLOC,
-    scratch::{Halves, barrier, settled},
+    scratch::{self, Halves, Work, barrier, lend, settled},
 };
 
 #[btf_map]
@@ -118,31 +118,31 @@ pub(crate) fn remove(table: Table, key: &Tuple) -> bool {
     .is_ok()
 }
 
-/// A packet of the connection in `halves.one` went by. Whatever half is missing
-/// is made from the other.
+/// A packet of the connection in `work.halves.one` went by. Whatever half is
+/// missing is made from the other.
 #[inline(always)]
-pub(crate) fn heard(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
-    lb_heard(ptr::from_mut(halves), table as u32, signal as u32, now);
+pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) {
+    lend(work, || lb_heard(table as u32, signal as u32, now));
 }
 
-/// Removes both halves of the connection of which `halves.one` was found, if
-/// its life is still `life`.
+/// Removes both halves of the connection of which `work.halves.one` was found,
+/// if its life is still `life`.
 #[inline(always)]
-pub(crate) fn discard(table: Table, halves: &mut Halves, life: u64) -> bool {
-    lb_discard(ptr::from_mut(halves), table as u32, life) != 0
+pub(crate) fn discard(table: Table, work: &mut Work, life: u64) -> bool {
+    lend(work, || lb_discard(table as u32, life)) != 0
 }
 
 /// A function of its own to the verifier, which looks at it once and not at
 /// each call: hence the linkage.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lb_heard(halves: *mut Halves, table: u32, signal: u32, now: u32) -> u32 {
-    // SAFETY: the callers above pass a reference.
-    if let Some(halves) = unsafe { halves.as_mut() } {
+extern "C" fn lb_heard(table: u32, signal: u32, now: u32) -> u32 {
+    if let Ok(scratch) = scratch::get() {
+        let signal = Signal::from_number(signal);
         advance(
             Table::from_number(table),
-            halves,
-            Signal::from_number(signal),
+            &mut scratch.work.halves,
+            signal,
             now,
         );
     }
@@ -152,11 +152,9 @@ extern "C" fn lb_heard(halves: *mut Halves, table: u32, signal: u32, now: u32) -
 /// As above.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lb_discard(halves: *mut Halves, table: u32, life: u64) -> u32 {
-    // SAFETY: as above.
-    let halves = unsafe { halves.as_mut() };
-    halves
-        .is_some_and(|halves| take_away(Table::from_number(table), halves, life))
+extern "C" fn lb_discard(table: u32, life: u64) -> u32 {
+    scratch::get()
+        .is_ok_and(|scratch| take_away(Table::from_number(table), &mut scratch.work.halves, life))
         .into()
 }
 
@@ -243,8 +241,9 @@ fn assure(halves: &Halves) {
     remove(Table::Unassured, reply_key);
 }
 
+/// Removes both halves, if the connection's life is still `life`.
 #[inline(always)]
-fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
+pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
     halves.complete();
     let [(forward_key, _), (reply_key, _)] = halves.directed();
     let Some(element) = pointer(table, forward_key) else {

@@ -37,7 +37,7 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
     } = scratch::get()?;
     let headers = &Headers {
         tuple,
-        shape: shape.checked()?,
+        shape: shape.checked(),
     };
     match enter::<P, F>(packet, headers, work) {
         Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
@@ -104,7 +104,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
 
     if let Some(table) = work.found {
         let life = work.halves.one.life;
-        connections::discard(table, &mut work.halves, life);
+        connections::discard(table, work, life);
     }
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
@@ -141,7 +141,7 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
     }
-    if enters_here(packet, tuple) && is_claimed(&mut work.rival, &tuple.reverse()) {
+    if enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
         return open_direct(packet, tuple, work);
     }
     Err(reject_service::<P, F>(packet, tuple))

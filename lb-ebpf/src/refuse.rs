@@ -73,7 +73,7 @@ pub(crate) fn refuse<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
     let scratch = scratch::get()?;
     let headers = &Headers {
         tuple: &scratch.tuple,
-        shape: scratch.shape.checked()?,
+        shape: scratch.shape.checked(),
     };
     let answer = &mut scratch.answer;
     if !is_answerable(packet, headers.tuple)? || !is_due(&headers.tuple.source) {

@@ -122,3 +122,29 @@ pub(crate) fn settled(sum: u32) -> u32 {
     unsafe { asm!("{0} = {0}", inout(reg) sum, options(nostack, preserves_flags)) };
     sum as u32
 }
+
+/// Runs a subprogram that works on a part of the scratch that the caller holds
+/// a reference to, and which the compiler would take for the caller's alone.
+/// It cannot be passed: the verifier of Linux 6.1 takes no key or value of a map
+/// from memory that a function was given.
+#[inline(always)]
+pub(crate) fn lend<T, R>(part: &mut T, subprogram: impl FnOnce() -> R) -> R {
+    share(part);
+    let result = subprogram();
+    share(part);
+    result
+}
+
+/// Tells the compiler that others know of the memory, and may have written it.
+#[inline(always)]
+fn share<T>(part: &mut T) {
+    // SAFETY: copies a register.
+    unsafe {
+        asm!(
+            "{copy} = {part}",
+            part = in(reg) core::ptr::from_mut(part),
+            copy = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+}

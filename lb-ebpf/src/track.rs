@@ -26,7 +26,7 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
     } = scratch::get()?;
     let headers = Headers {
         tuple,
-        shape: shape.checked()?,
+        shape: shape.checked(),
     };
     work.halves.one_key.set(tuple);
     work.found = connections::find(&mut work.halves);
@@ -65,7 +65,7 @@ pub(crate) fn follow<P: Packet, F: Family>(
     verdict: Verdict,
 ) -> Step<Outcome> {
     let signal = headers.signal();
-    connections::heard(table, &mut work.halves, signal, clock::now());
+    connections::heard(table, work, signal, clock::now());
     let found = Found {
         verdict,
         routed: false,
