@@ -102,7 +102,7 @@ extern "C" fn lb_is_free(is_ours: u32, take_closed: u32) -> u32 {
 /// old segment.
 #[inline(always)]
 fn is_held(rival: &mut Halves, take_closed: bool) -> bool {
-    let Some(table) = connections::find(rival) else {
+    let Some(table) = connections::find(&rival.one_key, &mut rival.one) else {
         return false;
     };
     if !rival.is_reply() {

@@ -51,27 +51,18 @@ pub(crate) enum Entered {
     Refused,
 }
 
-/// Reads an assured connection's element.
+/// Reads an element that is not dying; says where it is.
 #[inline(always)]
-pub(crate) fn glance(key: &Tuple, into: &mut Connection) -> bool {
+pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     let check = settled(key.check());
-    let element = ASSURED.get_ptr_mut(key);
-    element.is_some_and(|element| read(element, check, into))
-}
-
-/// Reads the element of `halves.one_key`, unless it is dying.
-#[inline(always)]
-pub(crate) fn find(halves: &mut Halves) -> Option<Table> {
-    let Halves { one_key, one, .. } = halves;
-    let check = settled(one_key.check());
-    if let Some(element) = ASSURED.get_ptr_mut(&*one_key)
-        && read(element, check, one)
-        && Life::unpack(one.life).state != State::Dying
+    if let Some(element) = ASSURED.get_ptr_mut(key)
+        && read(element, check, into)
+        && (into.life >> 32) as u32 != State::Dying as u32
     {
         return Some(Table::Assured);
     }
-    let element = UNASSURED.get_ptr_mut(&*one_key)?;
-    read(element, check, one).then_some(Table::Unassured)
+    let element = UNASSURED.get_ptr_mut(key)?;
+    read(element, check, into).then_some(Table::Unassured)
 }
 
 /// Life of the connection of which `halves.one` was found, or `None` if there

@@ -39,6 +39,9 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         tuple,
         shape: shape.checked(),
     };
+    if headers.shape.is_later != 0 {
+        return Err(Verdict::Fragment);
+    }
     match enter::<P, F>(packet, headers, work) {
         Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
         // A flow keeps its old backend as long as there is no other.

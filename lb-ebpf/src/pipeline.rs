@@ -8,7 +8,9 @@ use lb_common::{
 };
 
 use crate::{
-    clock, connections, counters,
+    clock,
+    connections::{self, Table},
+    counters,
     family::{Family, V4, V6},
     headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
     interfaces,
@@ -104,10 +106,11 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
     let network = F::parse(packet, offset, &mut scratch.tuple)?;
     if network.is_fragment || F::is_extension(network.protocol) {
         let outcome = packet.look_closer::<F>(offset as u32);
-        return Ok(match outcome.verdict() {
-            OPENED => look_up::<P, F>(packet),
-            _ => outcome,
-        });
+        if outcome.verdict() != OPENED {
+            return Ok(outcome);
+        }
+        scratch.work.found = connections::find(&scratch.tuple, &mut scratch.work.halves.one);
+        return Ok(hand_on::<P, F>(packet, scratch.work.found));
     }
     if network.protocol == F::ICMP {
         return Ok(packet.relate::<F>(offset as u32));
@@ -123,7 +126,8 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
     };
     let (tuple, shape) = (&scratch.tuple, scratch.shape);
     let connection = &mut scratch.work.halves.one;
-    if connections::glance(tuple, connection)
+    scratch.work.found = connections::find(tuple, connection);
+    if scratch.work.found == Some(Table::Assured)
         && Signal::is_plain(tuple.protocol, mark as u8)
         && is_settled(connection)
         && let Some(verdict) = may_follow(packet, tuple.protocol, connection)?
@@ -135,14 +139,17 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
         let headers = Headers { tuple, shape };
         return send::<P, F>(packet, &headers, connection, found);
     }
-    Ok(look_up::<P, F>(packet))
+    Ok(hand_on::<P, F>(packet, scratch.work.found))
 }
 
-/// Handles the packet whose headers are in the scratch.
+/// Leaves the packet whose headers are in the scratch to subprograms.
 #[inline(always)]
-fn look_up<P: Subprograms, F: Family>(packet: &P) -> Outcome {
-    let mut outcome = packet.track::<F>();
-    if outcome.verdict() == OPENED {
+fn hand_on<P: Subprograms, F: Family>(packet: &P, found: Option<Table>) -> Outcome {
+    let mut outcome = match found {
+        Some(_) => packet.track::<F>(),
+        None => packet.open::<F>(),
+    };
+    if found.is_some() && outcome.verdict() == OPENED {
         outcome = packet.open::<F>();
     }
     if outcome.verdict() == REJECTED {

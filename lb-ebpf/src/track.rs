@@ -29,18 +29,10 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
         shape: shape.checked(),
     };
     work.halves.one_key.set(tuple);
-    work.found = connections::find(&mut work.halves);
-    let is_later = headers.shape.is_later != 0;
-    let Some(table) = work.found else {
-        return if is_later {
-            Err(Verdict::Fragment)
-        } else {
-            OPEN
-        };
-    };
+    let table = work.found.ok_or(Verdict::NoFrontend)?;
     let now = clock::now();
     let connection = &work.halves.one;
-    if is_later {
+    if headers.shape.is_later != 0 {
         let verdict = may_follow(packet, tuple.protocol, connection)?;
         let found = Found {
             verdict: verdict.unwrap_or(Verdict::Forward),
