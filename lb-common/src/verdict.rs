@@ -117,7 +117,8 @@ verdicts! {
     TableFull = "table_full", Dropped;
     /// A later fragment that waits for the first one.
     Held = "held", Dropped;
-    /// A later fragment to a clusterIP that could not wait for the first one.
+    /// A later fragment to a clusterIP that could not wait for the first one; or
+    /// one of SCTP whose ports change, which takes the whole packet.
     FragmentLost = "fragment_lost", Dropped;
     /// The frontend changed hands several times while it was read.
     Unstable = "unstable", Dropped;

@@ -63,23 +63,38 @@ fn follow_up(halves: &mut Halves, now: u32) -> Step<()> {
 #[inline(always)]
 pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple) -> bool {
     work.rival.one_key.set(reply_key);
-    !is_free(work, false, true)
+    ask(work, false, true) == Holder::Reply as u32
 }
 
 /// Whether neither a living connection nor, where the packet would come to this
 /// node itself, a frontend has `work.rival.one_key`.
 #[inline(always)]
 fn is_free(work: &mut Work, is_ours: bool, take_closed: bool) -> bool {
-    lend(work, || lb_is_free(is_ours.into(), take_closed.into())) != 0
+    ask(work, is_ours, take_closed) == Holder::Nobody as u32
+}
+
+#[inline(always)]
+fn ask(work: &mut Work, is_ours: bool, take_closed: bool) -> u32 {
+    lend(work, || lb_holder(is_ours.into(), take_closed.into()))
+}
+
+/// Who has a tuple.
+#[repr(u32)]
+enum Holder {
+    Nobody,
+    /// The replies of a living connection.
+    Reply,
+    /// A living connection's client, or a frontend.
+    Other,
 }
 
 /// A function of its own to the verifier, which looks at it once and not at
 /// each call: hence the linkage.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lb_is_free(is_ours: u32, take_closed: u32) -> u32 {
+extern "C" fn lb_holder(is_ours: u32, take_closed: u32) -> u32 {
     let Ok(scratch) = scratch::get() else {
-        return 0;
+        return Holder::Other as u32;
     };
     let rival = &mut scratch.work.rival;
     let reply_key = &rival.one_key;
@@ -90,31 +105,34 @@ extern "C" fn lb_is_free(is_ours: u32, take_closed: u32) -> u32 {
         reserved: 0,
     };
     if is_ours != 0 && services::exists(frontend) {
-        return 0;
+        return Holder::Other as u32;
     }
-    (!is_held(rival, take_closed != 0)).into()
+    holder(rival, take_closed != 0) as u32
 }
 
-/// Whether a living connection has `rival.one_key`. What is over goes.
+/// Who has `rival.one_key`. What is over goes.
 ///
 /// One that closed gives its port away only if it must: the backend may hold it
 /// in TIME-WAIT, and takes a SYN of another connection on the same ports for an
 /// old segment.
 #[inline(always)]
-fn is_held(rival: &mut Halves, take_closed: bool) -> bool {
+fn holder(rival: &mut Halves, take_closed: bool) -> Holder {
     let Some(table) = connections::find(&rival.one_key, &mut rival.one) else {
-        return false;
+        return Holder::Nobody;
     };
     if !rival.is_reply() {
-        return true;
+        return Holder::Other;
     }
     let Some(word) = connections::life_of(table, rival) else {
         connections::remove(table, &rival.one_key);
-        return false;
+        return Holder::Nobody;
     };
     let life = Life::unpack(word);
     let protocol = rival.one_key.protocol;
     let is_over =
         take_closed && life.state.is_over() || clock::is_expired(protocol, life, clock::now());
-    !(is_over && connections::take_away(table, rival, word))
+    match is_over && connections::take_away(table, rival, word) {
+        true => Holder::Nobody,
+        false => Holder::Reply,
+    }
 }

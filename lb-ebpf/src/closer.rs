@@ -24,6 +24,7 @@ pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -
         network,
         transport: layers.next as u32,
         mark: 0,
+        is_first: 0,
         is_later: 0,
     };
     if layers.part == Part::Later {
@@ -33,6 +34,7 @@ pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -
     }
     let end = end::<P, F>(packet, offset)?;
     shape.mark = transport(packet, layers.next, end, tuple)?;
+    shape.is_first = (layers.part == Part::First).into();
     if layers.part == Part::First
         && let Some(outcome) = fragments::remember(packet, tuple, layers.id)?
     {

@@ -55,14 +55,16 @@ pub(crate) enum Entered {
 #[inline(always)]
 pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     let check = settled(key.check());
+    let is_there = |element, into: &mut Connection| {
+        read(element, check, into) && (into.life >> 32) as u32 != State::Dying as u32
+    };
     if let Some(element) = ASSURED.get_ptr_mut(key)
-        && read(element, check, into)
-        && (into.life >> 32) as u32 != State::Dying as u32
+        && is_there(element, into)
     {
         return Some(Table::Assured);
     }
     let element = UNASSURED.get_ptr_mut(key)?;
-    read(element, check, into).then_some(Table::Unassured)
+    is_there(element, into).then_some(Table::Unassured)
 }
 
 /// Life of the connection of which `halves.one` was found, or `None` if there
@@ -110,10 +112,10 @@ pub(crate) fn remove(table: Table, key: &Tuple) -> bool {
 }
 
 /// A packet of the connection in `work.halves.one` went by. Whatever half is
-/// missing is made from the other.
+/// missing is made from the other; `false` if another connection has its key.
 #[inline(always)]
-pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) {
-    lend(work, || lb_heard(table as u32, signal as u32, now));
+pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) -> bool {
+    lend(work, || lb_heard(table as u32, signal as u32, now)) != 0
 }
 
 /// Removes both halves of the connection of which `work.halves.one` was found,
@@ -128,16 +130,12 @@ pub(crate) fn discard(table: Table, work: &mut Work, life: u64) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_heard(table: u32, signal: u32, now: u32) -> u32 {
-    if let Ok(scratch) = scratch::get() {
-        let signal = Signal::from_number(signal);
-        advance(
-            Table::from_number(table),
-            &mut scratch.work.halves,
-            signal,
-            now,
-        );
-    }
-    0
+    scratch::get()
+        .is_ok_and(|scratch| {
+            let (table, signal) = (Table::from_number(table), Signal::from_number(signal));
+            advance(table, &mut scratch.work.halves, signal, now)
+        })
+        .into()
 }
 
 /// As above.
@@ -150,19 +148,22 @@ extern "C" fn lb_discard(table: u32, life: u64) -> u32 {
 }
 
 #[inline(always)]
-fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
+fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool {
     halves.complete();
     let is_reply = halves.is_reply();
     if table == Table::Unassured && !restore(halves, now) {
-        return;
+        return false;
     }
     let [(forward_key, _), (reply_key, _)] = halves.directed();
     let protocol = forward_key.protocol;
     let Some(element) = pointer(table, forward_key) else {
-        return;
+        return true;
     };
     let before = word(element);
     let old = Life::unpack(before);
+    if old.state == State::Dying {
+        return true;
+    }
     let state = lifecycle::next(old.state, protocol, signal, is_reply);
     let second = clock::second();
     let is_due = old.idle(now) >= second;
@@ -181,6 +182,7 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
         };
         assure(halves);
     }
+    true
 }
 
 /// Enters the other half of an unassured connection if the kernel has given
@@ -189,6 +191,9 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) {
 fn restore(halves: &mut Halves, now: u32) -> bool {
     if partner(Table::Unassured, halves).is_some() {
         return true;
+    }
+    if ASSURED.get_ptr_mut(&halves.other_key).is_some() {
+        return false;
     }
     halves.other.life = match halves.is_reply() {
         true => opening(now),
@@ -236,9 +241,13 @@ fn assure(halves: &Halves) {
 #[inline(always)]
 pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
     halves.complete();
-    let [(forward_key, _), (reply_key, _)] = halves.directed();
-    let Some(element) = pointer(table, forward_key) else {
-        return remove(table, reply_key);
+    let partner = partner(table, halves);
+    let (element, has_reply) = match halves.is_reply() {
+        true => (partner, true),
+        false => (pointer(table, &halves.one_key), partner.is_some()),
+    };
+    let Some(element) = element else {
+        return remove(table, &halves.one_key);
     };
     let dying = Life {
         state: State::Dying,
@@ -248,7 +257,10 @@ pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
     if !swap(element, life, dying.pack()) {
         return false;
     }
-    remove(table, reply_key);
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    if has_reply {
+        remove(table, reply_key);
+    }
     let removed = remove(table, forward_key);
     if table == Table::Assured && removed {
         holdings::give_back(halves.one.service);

@@ -36,6 +36,8 @@ pub(crate) struct Shape {
     pub(crate) transport: u32,
     /// TCP flags, or the type of the first SCTP chunk; else 0.
     pub(crate) mark: u32,
+    /// Whether the packet is a fragment with the transport header.
+    pub(crate) is_first: u32,
     /// Whether the packet is a fragment without the transport header.
     pub(crate) is_later: u32,
 }

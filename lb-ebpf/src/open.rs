@@ -47,7 +47,10 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         // A flow keeps its old backend as long as there is no other.
         Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => {
             let table = work.found.ok_or(Verdict::Rejected)?;
-            follow::<P, F>(packet, headers, work, table, Verdict::Forward)
+            match follow::<P, F>(packet, headers, work, table, Verdict::Forward) {
+                Err(Verdict::Opened) => Err(Verdict::Rejected),
+                result => result,
+            }
         }
         Err(verdict) => Err(verdict),
     }
@@ -105,10 +108,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
         result => result?,
     };
 
-    if let Some(table) = work.found {
-        let life = work.halves.one.life;
-        connections::discard(table, work, life);
-    }
+    discard_old(work);
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
     begin(forward, key, Connection::AT_EGRESS);
@@ -137,6 +137,15 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     })
 }
 
+/// Removes what the client had on these ports before.
+#[inline(always)]
+fn discard_old(work: &mut Work) {
+    if let Some(table) = work.found {
+        let life = work.halves.one.life;
+        connections::discard(table, work, life);
+    }
+}
+
 /// What becomes of a packet that no frontend stands for.
 #[inline(always)]
 fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
@@ -144,6 +153,7 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
     }
+    discard_old(work);
     if enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
         return open_direct(packet, tuple, work);
     }

@@ -122,6 +122,7 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
         network: offset as u32,
         transport: network.next as u32,
         mark,
+        is_first: 0,
         is_later: 0,
     };
     let (tuple, shape) = (&scratch.tuple, scratch.shape);

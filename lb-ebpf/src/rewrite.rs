@@ -1,6 +1,6 @@
 //! Turns one tuple into another, checksums included.
 
-use lb_common::{Tuple, checksum::Delta, crc32c};
+use lb_common::{Tuple, Verdict, checksum::Delta, crc32c};
 
 use crate::{
     family::Family,
@@ -16,6 +16,12 @@ pub(crate) fn rewrite<F: Family>(
     new: &Tuple,
 ) -> Step<()> {
     let old = headers.tuple;
+    let changes_ports =
+        old.source_port != new.source_port || old.destination_port != new.destination_port;
+    // The checksum is over what this part does not hold, nor says how long it is.
+    if headers.shape.is_first != 0 && old.protocol == SCTP && changes_ports {
+        return Err(Verdict::FragmentLost);
+    }
     let source = Delta::new().longs(&old.source.words, &new.source.words);
     let source = Delta::new().sum(settled(source.wsum()));
     let addresses = source.longs(&old.destination.words, &new.destination.words);

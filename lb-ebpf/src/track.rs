@@ -57,7 +57,13 @@ pub(crate) fn follow<P: Packet, F: Family>(
     verdict: Verdict,
 ) -> Step<Outcome> {
     let signal = headers.signal();
-    connections::heard(table, work, signal, clock::now());
+    if !connections::heard(table, work, signal, clock::now()) {
+        // The backend takes its packets for another connection's by now.
+        return Err(match verdict {
+            Verdict::Reply => Verdict::NoFrontend,
+            _ => Verdict::Opened,
+        });
+    }
     let found = Found {
         verdict,
         routed: false,
