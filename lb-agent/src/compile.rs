@@ -69,6 +69,18 @@ pub enum FrontendKind {
     /// Whatever a clusterIP has no other frontend for.
     #[serde(skip)]
     AnyPort,
+    /// A backend itself: not translated, but told apart from connections that
+    /// reach it through a frontend.
+    #[serde(skip)]
+    Endpoint,
+}
+
+impl FrontendKind {
+    /// Whether it stands for one service port, and not for what several share.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        !matches!(self, Self::AnyPort | Self::Endpoint)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +138,25 @@ pub fn frontend_key(address: IpAddr, port: u16, protocol: Protocol) -> FrontendK
         protocol: protocol_number(protocol),
         reserved: 0,
     }
+}
+
+/// What tells connections to backends themselves apart.
+pub fn endpoint_frontends<'a>(
+    sets: impl IntoIterator<Item = &'a BTreeSet<Backend>>,
+    protocol: Protocol,
+) -> impl Iterator<Item = (FrontendKey, Frontend)> {
+    let frontend = Frontend {
+        kind: FrontendKind::Endpoint,
+        inside: Set::Nobody,
+        outside: Set::Nobody,
+        restricted: false,
+        masquerade: false,
+    };
+    let backends = sets.into_iter().flatten();
+    backends.map(move |backend| {
+        let key = frontend_key(backend.address, backend.port, protocol);
+        (key, frontend)
+    })
 }
 
 /// IANA protocol number.
@@ -197,6 +228,11 @@ fn compile_port(
     if local.is_empty() {
         local = backends(&|endpoint| draining(endpoint) && is_local(endpoint));
     }
+    let serving = backends(&|endpoint| endpoint.serving);
+    let mut frontends = frontends(service, cluster_ip, port, node);
+    for (key, frontend) in endpoint_frontends([&cluster, &local, &serving], port.protocol) {
+        frontends.entry(key).or_insert(frontend);
+    }
     Port {
         id: PortId {
             service: service.name.clone(),
@@ -204,10 +240,10 @@ fn compile_port(
             protocol: port.protocol,
             family: Family::of(cluster_ip),
         },
-        frontends: frontends(service, cluster_ip, port, node),
+        frontends,
         cluster,
         local,
-        serving: backends(&|endpoint| endpoint.serving),
+        serving,
         affinity_seconds: service.affinity_seconds.map_or(0, NonZeroU32::get),
         sources: sources(service, Family::of(cluster_ip), node),
     }
@@ -301,7 +337,7 @@ fn frontends(
     let mut add = |address, number, kind| {
         let (inside, outside) = match kind {
             FrontendKind::ClusterIp => (internal, internal),
-            FrontendKind::AnyPort => (Set::Nobody, Set::Nobody),
+            FrontendKind::AnyPort | FrontendKind::Endpoint => (Set::Nobody, Set::Nobody),
             FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancerIp => {
                 (Set::Cluster, external)
             }
@@ -312,7 +348,7 @@ fn frontends(
         };
         let masquerade = match kind {
             FrontendKind::ClusterIp => true,
-            FrontendKind::AnyPort => false,
+            FrontendKind::AnyPort | FrontendKind::Endpoint => false,
             _ => outside == Set::Cluster,
         };
         frontends.entry(key).or_insert(Frontend {

@@ -67,6 +67,8 @@ layout! {
 impl Frontend {
     /// Backends see this node's address instead of the client's.
     pub const MASQUERADE: u32 = 1;
+    /// Not a frontend but a backend itself.
+    pub const ENDPOINT: u32 = 2;
 }
 
 /// A contiguous run of backend slots, ids in ascending order. An empty one says

@@ -61,21 +61,14 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
 #[inline(always)]
 fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
     let key = headers.tuple;
-    let client = match P::HOOK {
-        Hook::Xdp => Client::Outside,
-        Hook::TcEgress => Client::Node,
-        Hook::TcIngress => {
-            if interfaces::is_kind(packet.interface(), InterfaceKind::Pod) {
-                Client::Pod
-            } else {
-                Client::Outside
-            }
-        }
-    };
     let frontend = match services::find(key) {
         Err(Verdict::NoFrontend) => return miss::<P, F>(packet, headers, work),
         result => result?,
     };
+    let client = client(packet);
+    if frontend.flags & Frontend::ENDPOINT != 0 {
+        return meet(packet, headers, work, &client);
+    }
     let is_node = matches!(client, Client::Node);
     // Looked at where it came in; or nothing that comes in may be addressed so.
     if is_node && interfaces::interface(packet.origin()).is_some()
@@ -154,14 +147,50 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
         return Err(Verdict::NoFrontend);
     }
     discard_old(work);
-    if enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
+    // A backend that left its Service may have connections from there.
+    if tuple.protocol != UDP && enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
         return open_direct(packet, tuple, work);
     }
     Err(reject_service::<P, F>(packet, tuple))
 }
 
-/// Gives a client that talks to a backend itself another port towards it: from
-/// this one it has a connection through a frontend, or another client has.
+/// What becomes of a packet that is addressed to a backend itself. A client that
+/// may reach it through a frontend of this node as well, from the same port, has
+/// both connections told apart.
+#[inline(always)]
+fn meet<P: Packet>(
+    packet: &P,
+    headers: &Headers<'_>,
+    work: &mut Work,
+    client: &Client,
+) -> Step<Found> {
+    let tuple = headers.tuple;
+    if !headers.starts_flow() {
+        return Err(Verdict::NoFrontend);
+    }
+    discard_old(work);
+    let is_outside = matches!(client, Client::Outside);
+    if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse()) {
+        return Err(Verdict::NoFrontend);
+    }
+    open_direct(packet, tuple, work)
+}
+
+#[inline(always)]
+fn client<P: Packet>(packet: &P) -> Client {
+    match P::HOOK {
+        Hook::Xdp => Client::Outside,
+        Hook::TcEgress => Client::Node,
+        Hook::TcIngress if interfaces::is_kind(packet.interface(), InterfaceKind::Pod) => {
+            Client::Pod
+        }
+        Hook::TcIngress => Client::Outside,
+    }
+}
+
+/// Enters a connection to a backend itself. The client gets another port towards
+/// it if from its own it has a connection through a frontend, or another client
+/// has.
 #[inline(always)]
 fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Found> {
     let flags = match P::HOOK {

@@ -6,7 +6,7 @@ use super::{
     Agent,
     status::{BackendStatus, FrontendStatus, PortStatus, Request, ServiceStatus, Status, readable},
 };
-use crate::{compile::FrontendKind, node::PodDetection, reconcile};
+use crate::{node::PodDetection, reconcile};
 
 impl Agent {
     /// Answers from here but for the connections, which are counted elsewhere.
@@ -88,7 +88,7 @@ impl Agent {
     fn port(&self, state: &reconcile::PortStatus<'_>) -> PortStatus {
         let (id, port) = (&state.port.id, state.port);
         let own = port.frontends.iter();
-        let own = own.filter(|(_, frontend)| frontend.kind != FrontendKind::AnyPort);
+        let own = own.filter(|(_, frontend)| frontend.kind.is_own());
         let mut frontends: Vec<FrontendStatus> = own
             .map(|(key, frontend)| {
                 let (address, number) = readable(key);

@@ -68,7 +68,7 @@ impl References {
             Set::Local if port.local.is_empty() => Slice::DROP,
             Set::Local => self.local,
         };
-        let shared = desired.kind == compile::FrontendKind::AnyPort;
+        let shared = !desired.kind.is_own();
         Frontend {
             check,
             service: if shared { NOBODY } else { service },
@@ -76,10 +76,10 @@ impl References {
             outside: slice(desired.outside).pack(),
             affinity_seconds: if shared { 0 } else { port.affinity_seconds },
             sources: if desired.restricted { self.sources } else { 0 },
-            flags: if desired.masquerade {
-                Frontend::MASQUERADE
-            } else {
-                0
+            flags: match desired.kind {
+                compile::FrontendKind::Endpoint => Frontend::ENDPOINT,
+                _ if desired.masquerade => Frontend::MASQUERADE,
+                _ => 0,
             },
             reserved: 0,
         }

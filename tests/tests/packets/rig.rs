@@ -7,7 +7,9 @@ use std::{
 };
 
 use lb_agent::{
-    compile::{Backend, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
+    compile::{
+        Backend, Frontend, FrontendKind, Port, PortId, Set, endpoint_frontends, frontend_key,
+    },
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
@@ -105,9 +107,12 @@ impl Rig {
                 protocol,
                 family: model::Family::of(frontends[0].ip()),
             },
-            frontends: frontends
-                .iter()
-                .map(|at| (frontend_key(at.ip(), at.port(), protocol), frontend))
+            frontends: endpoint_frontends([&backends], protocol)
+                .chain(
+                    frontends
+                        .iter()
+                        .map(|at| (frontend_key(at.ip(), at.port(), protocol), frontend)),
+                )
                 .collect(),
             cluster: backends.clone(),
             local: BTreeSet::new(),

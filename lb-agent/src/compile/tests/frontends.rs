@@ -14,7 +14,7 @@ fn frontends(port: &Port) -> Frontends {
         Set::Nobody => '-',
     };
     let entries = port.frontends.iter();
-    let entries = entries.filter(|(_, frontend)| frontend.kind != FrontendKind::AnyPort);
+    let entries = entries.filter(|(_, frontend)| frontend.kind.is_own());
     let entries = entries.map(|(key, frontend)| {
         assert_eq!(key.protocol, protocol_number(port.id.protocol));
         let address = IpAddr::from(key.address).to_string();
