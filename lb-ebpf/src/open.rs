@@ -67,7 +67,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     };
     let client = client(packet);
     if frontend.flags & Frontend::ENDPOINT != 0 {
-        return meet(packet, headers, work, &client);
+        return meet::<P, F>(packet, headers, work, &client);
     }
     let is_node = matches!(client, Client::Node);
     // Looked at where it came in; or nothing that comes in may be addressed so.
@@ -158,7 +158,7 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
 /// may reach it through a frontend of this node as well, from the same port, has
 /// both connections told apart.
 #[inline(always)]
-fn meet<P: Packet>(
+fn meet<P: Packet, F: Family>(
     packet: &P,
     headers: &Headers<'_>,
     work: &mut Work,
@@ -169,6 +169,11 @@ fn meet<P: Packet>(
         return Err(Verdict::NoFrontend);
     }
     discard_old(work);
+    match reject_service::<P, F>(packet, tuple) {
+        Verdict::NoFrontend => {}
+        // A Service that is an endpoint of another one, and has no such port.
+        verdict => return Err(verdict),
+    }
     let is_outside = matches!(client, Client::Outside);
     if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse()) {
         return Err(Verdict::NoFrontend);

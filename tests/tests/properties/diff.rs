@@ -97,6 +97,7 @@ fn check(turns: Vec<Turn>) -> Result<(), TestCaseError> {
         prop_assert_eq!(said(&agent.maps), said(&fresh.maps));
     }
     agent.rest();
+    agent.maps.check_endpoints();
     let fresh = Agent::fresh(&cluster);
     prop_assert_eq!(said(&agent.maps), said(&fresh.maps));
     prop_assert_eq!(agent.maps.sources.len(), fresh.maps.sources.len());

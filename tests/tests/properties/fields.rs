@@ -67,6 +67,7 @@ fn check(what: &str, before: &Cluster, after: &Cluster, there: &[&str], back: &[
         agent.maps.writes.clear();
         agent.take(to.changes(from), &to.node);
         agent.rest();
+        agent.maps.check_endpoints();
         merged(&agent.maps.writes)
     };
     assert_eq!(go(before, after), there, "{what}");

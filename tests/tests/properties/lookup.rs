@@ -14,7 +14,9 @@ use crate::{
 pub(crate) fn look_up(maps: &Maps, probe: &Probe) -> (Answer, Option<u32>) {
     let key = frontend_key(probe.destination, probe.port, probe.protocol);
     assert_eq!(key.protocol, protocol_number(probe.protocol));
-    let Some(frontend) = maps.frontends.get(&key) else {
+    let frontend = maps.frontends.get(&key);
+    let Some(frontend) = frontend.filter(|frontend| frontend.flags & Frontend::ENDPOINT == 0)
+    else {
         return (miss(maps, probe), None);
     };
     let networks = maps.networks(frontend);

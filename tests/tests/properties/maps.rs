@@ -19,6 +19,7 @@ pub(crate) struct Maps {
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) sources: BTreeMap<u32, BTreeSet<IpNet>>,
     pub(crate) settings: Settings,
+    /// Those of backends' own addresses left out.
     pub(crate) writes: Vec<String>,
 }
 
@@ -68,6 +69,20 @@ impl Maps {
         }
     }
 
+    /// Fails unless every backend's own address is there, and no other.
+    pub(crate) fn check_endpoints(&self) {
+        let is_endpoint = |frontend: &Frontend| frontend.flags & Frontend::ENDPOINT != 0;
+        let at = |key: &FrontendKey| (IpAddr::from(key.address), u16::from_be(key.port));
+        let all: BTreeSet<_> = self.frontends.keys().map(at).collect();
+        let endpoints = self.frontends.iter().filter(|(_, f)| is_endpoint(f));
+        let endpoints: BTreeSet<_> = endpoints.map(|(key, _)| at(key)).collect();
+        let alive = self.backends.values();
+        let alive = alive.filter(|backend| backend.flags & Backend::ALIVE != 0);
+        let backends: BTreeSet<_> = alive.map(endpoint).collect();
+        assert!(backends.is_subset(&all), "{backends:?} {all:?}");
+        assert!(endpoints.is_subset(&backends), "{endpoints:?} {backends:?}");
+    }
+
     fn alive(&self, id: u32) -> Backend {
         let backend = self.backends[&id];
         assert!(backend.flags & Backend::ALIVE != 0, "backend {id} is dead");
@@ -85,8 +100,10 @@ impl Maps {
 
 impl Tables for Maps {
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), TableError> {
-        self.writes.push(format!("delete {}", readable(key)));
-        self.frontends.remove(key);
+        let gone = self.frontends.remove(key);
+        if !gone.is_some_and(|frontend| frontend.flags & Frontend::ENDPOINT != 0) {
+            self.writes.push(format!("delete {}", readable(key)));
+        }
         Ok(())
     }
 
@@ -125,6 +142,10 @@ impl Tables for Maps {
 
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
         assert_eq!(frontend.check, key.check());
+        if frontend.flags & Frontend::ENDPOINT != 0 {
+            self.frontends.insert(*key, *frontend);
+            return Ok(());
+        }
         let mut line = format!(
             "frontend {} -> {}",
             readable(key),
