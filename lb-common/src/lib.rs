@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod checksum;
+pub mod collection;
 pub mod connection;
 pub mod crc32c;
 mod layout;

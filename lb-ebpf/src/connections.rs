@@ -34,7 +34,7 @@ pub(crate) enum Table {
 
 impl Table {
     #[inline(always)]
-    const fn from_number(number: u32) -> Self {
+    pub(crate) const fn from_number(number: u32) -> Self {
         match number {
             0 => Self::Assured,
             _ => Self::Unassured,
@@ -65,6 +65,14 @@ pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     }
     let element = UNASSURED.get_ptr_mut(key)?;
     is_there(element, into).then_some(Table::Unassured)
+}
+
+/// Reads the element of `halves.one_key` in this table, dying or not.
+#[inline(always)]
+pub(crate) fn find_in(table: Table, halves: &mut Halves) -> bool {
+    let Halves { one_key, one, .. } = halves;
+    let check = settled(one_key.check());
+    pointer(table, one_key).is_some_and(|element| read(element, check, one))
 }
 
 /// Life of the connection of which `halves.one` was found, or `None` if there

@@ -22,7 +22,8 @@ pub(crate) fn take(service: u32) -> bool {
     // SAFETY: the element is memory of the map for as long as the program runs.
     unsafe {
         let connections = &raw mut (*holdings).connections;
-        if atomic::add(connections, 1) < quota.into() {
+        // The agent may have counted too few, so that it falls below zero.
+        if atomic::add(connections, 1).cast_signed() < quota.into() {
             return true;
         }
         atomic::add(connections, u64::MAX);

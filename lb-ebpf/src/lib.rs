@@ -14,6 +14,7 @@ mod atomic;
 mod claim;
 mod clock;
 mod closer;
+mod collect;
 mod connections;
 mod counters;
 mod family;
@@ -38,6 +39,7 @@ mod tc;
 mod track;
 mod xdp;
 
+pub use collect::collect;
 pub use pipeline::{run, run_resent};
 pub use tc::{Egress, Ingress, Tc};
 pub use xdp::Xdp;

@@ -7,7 +7,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use lb_ebpf::{Egress, Ingress, Tc, Xdp, run, run_resent};
+use lb_ebpf::{Egress, Ingress, Tc, Xdp, collect, run, run_resent};
 
 #[xdp(frags)]
 fn lb_xdp(context: XdpContext) -> u32 {
@@ -30,6 +30,12 @@ fn lb_egress(context: TcContext) -> i32 {
         Some(action) => action,
         None => run(&packet),
     }
+}
+
+/// Attached nowhere: the agent runs it by itself.
+#[classifier]
+fn lb_collect(context: TcContext) -> i32 {
+    collect(&context).cast_signed()
 }
 
 #[cfg(not(test))]
