@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod compile;
+pub mod connections;
 pub mod dataplane;
 pub mod health;
 pub mod interfaces;

@@ -11,12 +11,16 @@ use clap::{Parser, Subcommand};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_agent::{
     agent::{self, Source},
+    connections,
     dataplane::{self, TcModeOption, XdpModeOption},
     health::{self, BindAddress},
     interfaces::{Pattern, Patterns},
     node::{NodeOptions, NodePortAddress, PodDetection},
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    sysinfo::sysinfo,
+};
 use tracing_subscriber::EnvFilter;
 
 /// For manifests, which come without a cluster.
@@ -124,6 +128,8 @@ struct Run {
     /// Log the verdict of every packet: for a person who looks, never for load
     #[arg(long)]
     trace_packets: bool,
+    #[command(flatten)]
+    connections: connections::Options,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -197,6 +203,11 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Of the machine, in bytes; 0 if it does not say.
+fn memory() -> u64 {
+    sysinfo().map_or(0, |info| info.ram_total())
+}
+
 impl Run {
     fn options(self) -> anyhow::Result<agent::Options> {
         let by_cidr = matches!(self.detect_pods, DetectPods::Cidr);
@@ -240,6 +251,7 @@ impl Run {
                 bpffs: self.bpffs,
                 xdp: self.xdp,
                 tc: self.tc,
+                connections: self.connections.settings(memory()),
                 trace_packets: self.trace_packets,
             },
             interfaces: Patterns {

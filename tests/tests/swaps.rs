@@ -149,6 +149,7 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         bpffs: lab.pins(1),
         xdp: XdpModeOption::Off,
         tc: TcModeOption::Auto,
+        connections: lb_agent::connections::Settings::default(),
         trace_packets: false,
     };
     let node = &lab.node(1).netns;

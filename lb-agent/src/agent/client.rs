@@ -68,6 +68,12 @@ fn render(status: &Value) -> String {
             "interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}\n"
         ));
     }
+    let tables = ["assured", "unassured"].map(|name| {
+        let table = &status["connections"][name];
+        let [count, limit] = ["connections", "limit"].map(|key| text(&table[key]));
+        format!("{count} of {limit} {name}")
+    });
+    out.push_str(&format!("connections {}\n", tables.join(", ")));
     for service in list(&status["services"]) {
         let [namespace, name, kind] = ["namespace", "name", "type"].map(|key| text(&service[key]));
         out.push_str(&format!("\n{namespace}/{name} {kind}\n"));

@@ -1,10 +1,18 @@
 //! The options in effect, for `/configz`.
 
 use clap::ValueEnum;
+use lb_common::{
+    State,
+    lifecycle::{SCTP, TCP, UDP, timeout_index},
+};
 use serde_json::{Value, json};
 
 use super::{Options, Source};
-use crate::{health, node::PodDetection};
+use crate::{
+    connections::{self, Limits},
+    health,
+    node::PodDetection,
+};
 
 /// Under the key and by the names of kube-proxy where it has the same option.
 pub(super) fn describe(options: &Options) -> Value {
@@ -18,6 +26,7 @@ pub(super) fn describe(options: &Options) -> Value {
         "socket": options.socket,
         "xdp": value_name(dataplane.xdp),
         "tc": value_name(dataplane.tc),
+        "conntrack": connections(&dataplane.connections),
         "tracePackets": dataplane.trace_packets,
         "nodePortAddresses": texts(&options.node.node_port_addresses),
         "localhostNodePorts": options.node.localhost_node_ports,
@@ -45,6 +54,36 @@ pub(super) fn describe(options: &Options) -> Value {
         }
     }
     json!({"kubeproxy.config.k8s.io": configuration})
+}
+
+fn connections(settings: &connections::Settings) -> Value {
+    let Limits {
+        assured,
+        unassured,
+        quota,
+    } = settings.limits;
+    let timeout = |protocol, state| {
+        let index = timeout_index(protocol, state);
+        format!("{}s", settings.timeouts.0[index])
+    };
+    json!({
+        "maxConnections": assured,
+        "maxUnassuredConnections": unassured,
+        "serviceConnectionQuota": quota.to_string(),
+        "tcpEstablishedTimeout": timeout(TCP, State::Open),
+        "tcpCloseWaitTimeout": timeout(TCP, State::ClientClosed),
+        "tcpSynSentTimeout": timeout(TCP, State::Opening),
+        "tcpSynRecvTimeout": timeout(TCP, State::Answered),
+        "tcpTimeWaitTimeout": timeout(TCP, State::Finished),
+        "tcpCloseTimeout": timeout(TCP, State::Aborted),
+        "udpTimeout": timeout(UDP, State::Opening),
+        "udpStreamTimeout": timeout(UDP, State::Open),
+        "sctpCookieWaitTimeout": timeout(SCTP, State::Opening),
+        "sctpCookieEchoedTimeout": timeout(SCTP, State::Answered),
+        "sctpEstablishedTimeout": timeout(SCTP, State::Open),
+        "sctpShutdownTimeout": timeout(SCTP, State::Finished),
+        "sctpClosedTimeout": timeout(SCTP, State::Aborted),
+    })
 }
 
 fn detection(pods: &PodDetection) -> &'static str {

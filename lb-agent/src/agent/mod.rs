@@ -1,15 +1,16 @@
 //! The agent's loop: watch -> model -> compile -> diff -> apply.
 
 mod client;
+mod collect;
 mod configuration;
 mod overview;
 mod report;
+mod room;
 mod status;
 
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,11 +23,15 @@ use tokio::{
     time,
 };
 
+use self::room::Room;
 pub use self::{
     client::print_status,
-    status::{BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status},
+    status::{
+        BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status, TableStatus, TablesStatus,
+    },
 };
 use crate::{
+    connections::Settings as ConnectionSettings,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
     health::{self, Health},
     interfaces,
@@ -75,6 +80,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if options.dataplane.trace_packets {
         dataplane.follow_packets();
     }
+    let ConnectionSettings { limits, timeouts } = options.dataplane.connections;
+    let collector = dataplane.collector(&timeouts)?;
+    let (ticks, mut collected) = mpsc::channel(1);
+    let mut collecting = tokio::spawn(collect::collect(collector, ticks));
     let (changes, mut incoming) = mpsc::channel(QUEUE);
     let (events, to_publish) = mpsc::channel(QUEUE);
     let source = start_source(&options, changes, to_publish);
@@ -98,7 +107,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         scrapes,
         events,
     );
-    let mut agent = Agent::new(&options.node_name, options.node, dataplane, health)?;
+    let room = Room::new(limits);
+    let mut agent = Agent::new(&options.node_name, options.node, dataplane, health, room)?;
     let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -127,8 +137,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 agent.take_interfaces(snapshot);
             }
             Some(request) = asked.recv() => agent.answer(request),
-            Some(request) = scraped.recv() => agent.count_packets(request),
+            Some(request) = scraped.recv() => agent.count(request),
+            Some(tick) = collected.recv() => agent.take_tick(tick),
             _ = retry.tick() => agent.retry(),
+            result = &mut collecting => bail!("{}", ended("collection", result)),
             result = &mut follower => bail!("{}", ended("interfaces", result)),
             result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
             _ = terminate.recv() => break,
@@ -192,7 +204,8 @@ struct Agent {
     store: Store,
     reconciler: Reconciler,
     dataplane: Dataplane,
-    connections: Arc<ConnectionTable>,
+    connections: ConnectionTable,
+    room: Room,
     health: Health,
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
@@ -219,14 +232,16 @@ impl Agent {
         node_options: NodeOptions,
         dataplane: Dataplane,
         health: Health,
+        room: Room,
     ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
-        let connections = Arc::new(dataplane.connection_table()?);
+        let connections = dataplane.connection_table()?;
         Ok(Self {
             store: Store::default(),
             reconciler,
             dataplane,
             connections,
+            room,
             health,
             snapshot: None,
             attachment_errors: Vec::new(),

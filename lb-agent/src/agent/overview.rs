@@ -1,10 +1,13 @@
 //! What the agent answers to those who ask how it stands.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
     Agent,
-    status::{BackendStatus, FrontendStatus, PortStatus, Request, ServiceStatus, Status, readable},
+    status::{
+        BackendStatus, FrontendStatus, PortStatus, Request, ServiceStatus, Status, TablesStatus,
+        readable,
+    },
 };
 use crate::{node::PodDetection, reconcile};
 
@@ -12,10 +15,10 @@ impl Agent {
     /// Answers from here but for the connections, which are counted elsewhere.
     pub(super) fn answer(&self, request: Request) {
         let status = self.status();
-        let connections = Arc::clone(&self.connections);
+        let connections = self.connections.clone();
         tokio::task::spawn_blocking(move || {
             // The asker may have gone.
-            let _ = request.send(status.with_connections(&connections.by_backend()));
+            let _ = request.send(status.with_connections(connections.count()));
         });
     }
 
@@ -38,6 +41,7 @@ impl Agent {
         }
         problems.extend(self.settings_error.clone());
         problems.extend(self.health.problems().cloned());
+        problems.extend(self.room_problems());
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         match self.dataplane.counters() {
             Ok(values) => {
@@ -53,6 +57,7 @@ impl Agent {
             node: self.node_name.clone(),
             interfaces: self.dataplane.attached(),
             services: self.services(&mut problems),
+            connections: TablesStatus::new(&self.room),
             problems,
             counters,
         }

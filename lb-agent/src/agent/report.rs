@@ -60,7 +60,8 @@ impl Agent {
             writes,
             impeded: self.settings_error.is_some() || !self.attachment_errors.is_empty(),
         };
-        self.health.look(standing.progress(), failures);
+        let warnings = self.warnings();
+        self.health.look(standing.progress(), failures, warnings);
     }
 
     fn writes(&self) -> Writes {
@@ -97,11 +98,9 @@ impl Agent {
         failures
     }
 
-    pub(super) fn count_packets(&self, request: health::Request) {
-        let packets = self.dataplane.counters();
-        let packets = packets.inspect_err(|error| tracing::warn!(%error, "packets not counted"));
+    pub(super) fn count(&self, request: health::Request) {
         // The asker may have gone.
-        let _ = request.send(packets.unwrap_or_default());
+        let _ = request.send(self.figures());
     }
 }
 

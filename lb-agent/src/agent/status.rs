@@ -1,13 +1,7 @@
 //! What the agent says of itself: `GET /status` on its socket, and
 //! `lb-agent status`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs, io,
-    net::IpAddr,
-    os::unix::net::UnixStream,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, os::unix::net::UnixStream, path::Path};
 
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use ipnet::IpNet;
@@ -20,7 +14,7 @@ use tokio::{
 
 use crate::{
     compile::FrontendKind,
-    dataplane::Attached,
+    dataplane::{Attached, Census, DataplaneError},
     model::{Family, Protocol, ServiceType},
 };
 
@@ -32,6 +26,7 @@ pub struct Status {
     pub node: String,
     pub interfaces: Vec<Attached>,
     pub services: Vec<ServiceStatus>,
+    pub connections: TablesStatus,
     /// One line each.
     pub problems: Vec<String>,
     /// Packets by hook and verdict; zeros left out.
@@ -83,9 +78,32 @@ pub struct BackendStatus {
     pub(super) id: Option<(u32, u32)>,
 }
 
+/// The tables of connections.
+#[derive(Clone, Debug, Serialize)]
+pub struct TablesStatus {
+    /// Both sides were heard: nothing evicts them.
+    pub assured: TableStatus,
+    pub unassured: TableStatus,
+    /// Assured connections that a service port may have.
+    pub service_quota: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct TableStatus {
+    pub connections: u64,
+    pub limit: u64,
+    /// If it grows as it did in the last minute.
+    pub full_in_seconds: Option<u64>,
+}
+
 impl Status {
-    /// Fills in the connections, counted by backend id and generation.
-    pub(super) fn with_connections(mut self, counts: &HashMap<(u32, u32), u64>) -> Self {
+    /// Fills in the connections.
+    pub(super) fn with_connections(mut self, census: Result<Census, DataplaneError>) -> Self {
+        let census = census.unwrap_or_else(|error| {
+            self.problems.push(error.to_string());
+            Census::default()
+        });
+        self.connections.fill(&census);
         let ports = self
             .services
             .iter_mut()
@@ -93,7 +111,7 @@ impl Status {
         for backend in ports.flat_map(|port| &mut port.backends) {
             backend.connections = backend
                 .id
-                .and_then(|id| counts.get(&id))
+                .and_then(|id| census.by_backend.get(&id))
                 .copied()
                 .unwrap_or_default();
         }

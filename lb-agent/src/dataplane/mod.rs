@@ -3,9 +3,15 @@
 //! Architecture Invariant: aya types stay in this module.
 
 mod attach;
+mod bpf;
 mod bpffs;
+mod collect;
 mod connections;
+mod elements;
+mod former;
+mod holdings;
 mod load;
+mod pins;
 mod settings;
 mod tables;
 mod trace;
@@ -16,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, PerCpuArray};
 use lb_common::{
     Address, Affinity, Backend, ClientKey, Frontend, FrontendKey, Hook, Interface, NetworkKey,
     Settings, Verdict,
@@ -29,8 +35,13 @@ use thiserror::Error;
 
 use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
-pub use self::connections::{ConnectionTable, OpenConnection};
-use crate::interfaces::{self, Device};
+pub use self::collect::{Collector, Tick};
+pub use self::connections::{Census, ConnectionTable, OpenConnection};
+use self::{former::Former, pins::Pins};
+use crate::{
+    connections::Settings as ConnectionSettings,
+    interfaces::{self, Device},
+};
 
 #[derive(Debug, Error)]
 pub enum DataplaneError {
@@ -71,6 +82,7 @@ pub struct Options {
     pub bpffs: PathBuf,
     pub xdp: XdpModeOption,
     pub tc: TcModeOption,
+    pub connections: ConnectionSettings,
     /// Log every packet's verdict. For a person who looks, never for load.
     pub trace_packets: bool,
 }
@@ -87,11 +99,23 @@ pub struct Dataplane {
     interfaces: BpfHashMap<MapData, u32, Interface>,
     local_addresses: BpfHashMap<MapData, Address, u32>,
     counters: PerCpuArray<MapData, u64>,
+    connections: Connections,
     attachments: Attachments,
-    pins: PathBuf,
+    pins: Pins,
     /// Whether maps of an earlier agent were found and taken over.
     adopted: bool,
     ebpf: aya::Ebpf,
+}
+
+/// The tables of connections, and what is counted of them.
+struct Connections {
+    assured: Map,
+    unassured: Map,
+    holdings: Map,
+    /// Tables of other sizes, in use until programs of this agent are attached.
+    former: Former,
+    /// The holdings are not those of the connections.
+    miscounted: bool,
 }
 
 impl Dataplane {
@@ -108,6 +132,7 @@ impl Dataplane {
         &mut self,
         interfaces: &[interfaces::Interface],
     ) -> Vec<AttachmentError> {
+        self.copy_connections_once();
         // The programs expect an Ethernet header.
         let framed: Vec<_> = interfaces
             .iter()
@@ -145,10 +170,11 @@ impl Dataplane {
         self.attachments.list()
     }
 
-    /// Removes pinned maps of other layouts. To be called when this version's
-    /// programs are attached everywhere.
-    pub fn forget_other_versions(&self) {
-        for path in load::foreign_maps(&self.pins) {
+    /// Removes pinned maps of other layouts and sizes. To be called when this
+    /// version's programs are attached everywhere.
+    pub fn forget_other_versions(&mut self) {
+        self.settle_connections();
+        for path in self.pins.foreign() {
             match fs::remove_file(&path) {
                 Ok(()) => {
                     tracing::info!(path = %path.display(), "removed a map of another version")

@@ -2,30 +2,47 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use aya::maps::{MapError, lpm_trie::Key};
+use aya::maps::{Array, MapData, MapError, lpm_trie::Key};
 use ipnet::IpNet;
-use lb_common::{Address, NetworkKey, PodDetection, Settings, lifecycle::DEFAULT_TIMEOUTS, maps};
+use lb_common::{Address, FrontendKey, NetworkKey, PodDetection, Settings};
 use nix::time::{ClockId, clock_getres};
 
 use super::{Dataplane, DataplaneError};
-use crate::{model::Family, node};
+use crate::{connections, model::Family, node};
+
+/// Writes what is the same for as long as the agent runs. The rest stays, if
+/// the map was `configured` before.
+pub(super) fn write(
+    map: &mut Array<MapData, Settings>,
+    configured: bool,
+    connections: &connections::Settings,
+) -> Result<(), MapError> {
+    let second = jiffies_per_second();
+    let before = match configured {
+        true => map.get(&0, 0)?,
+        false => initial(),
+    };
+    let record = Settings {
+        connection_quota: connections.limits.of_service(),
+        timeouts: connections.timeouts.jiffies(second),
+        second,
+        ..before
+    };
+    map.set(0, record, 0)
+}
 
 /// What a new map begins with: no address may be a clusterIP.
-pub(super) fn initial() -> Settings {
+fn initial() -> Settings {
     let (cover, mask) = NOTHING;
-    let second = jiffies_per_second();
     Settings {
         covers: [address(cover); 2],
         masks: [address(mask); 2],
-        connection_quota: maps::ASSURED as u32 / 4,
-        timeouts: DEFAULT_TIMEOUTS.map(|seconds| seconds.saturating_mul(second)),
-        second,
         ..Settings::default()
     }
 }
 
 /// The coarse clocks of the kernel advance with its jiffies.
-fn jiffies_per_second() -> u32 {
+pub(super) fn jiffies_per_second() -> u32 {
     const NANOSECONDS: i64 = 1_000_000_000;
     let resolution = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE);
     let nanoseconds = resolution.map_or(NANOSECONDS / 250, |time| time.tv_nsec().max(1));
@@ -67,7 +84,8 @@ impl Dataplane {
             map: "FRONTENDS",
             source,
         })?;
-        for key in keys.iter().filter(|key| key.port == 0) {
+        let cluster_ips = keys.iter().filter(|key| is_cluster_ip(key));
+        for key in cluster_ips {
             let address = IpNet::from(IpAddr::from(key.address));
             self.cover(&address).map_err(|source| DataplaneError::Map {
                 map: "SETTINGS",
@@ -146,6 +164,11 @@ impl Dataplane {
         }
         Ok(())
     }
+}
+
+/// Whether the frontend is what stands for all ports of a clusterIP.
+pub(super) fn is_cluster_ip(key: &FrontendKey) -> bool {
+    *key == FrontendKey::any_port(key.address)
 }
 
 /// Cover and mask of the unspecified address, to which no packet goes.

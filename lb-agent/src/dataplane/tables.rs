@@ -9,7 +9,7 @@ use aya::maps::MapError;
 use ipnet::IpNet;
 use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, NetworkKey, Slice, maps};
 
-use super::{AttachmentError, Dataplane, DataplaneError};
+use super::{AttachmentError, Dataplane, DataplaneError, settings::is_cluster_ip};
 use crate::{
     interfaces::{self, Device, Kind},
     model::Family,
@@ -54,7 +54,7 @@ impl Tables for Dataplane {
     }
 
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
-        if key.port == 0 {
+        if is_cluster_ip(key) {
             // Programs ask for such a frontend only where the cover says so.
             self.cover(&IpNet::from(std::net::IpAddr::from(key.address)))
                 .map_err(|error| refused("SETTINGS", &error))?;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     model::{Family, ObjectName, Service, Slice},
-    watch::Event,
+    watch::{Event, Subject},
 };
 
 const REASON: &str = "FailedToStartServiceHealthcheck";
@@ -134,7 +134,7 @@ impl Checks {
     /// What to say to the people of each Service.
     pub(super) fn failures(&self) -> impl Iterator<Item = Event> {
         self.failed.iter().map(|(service, message)| Event {
-            service: service.clone(),
+            about: Subject::Service(service.clone()),
             reason: REASON,
             message: message.clone(),
         })

@@ -208,7 +208,8 @@ fn ports_come_and_go() {
             assert_eq!(events.len(), failures.len(), "row {row}: {events:?}");
             for (event, (name, why)) in events.iter().zip(failures) {
                 assert_eq!(event.reason, "FailedToStartServiceHealthcheck");
-                assert_eq!(event.service, ObjectName::new("ns", *name));
+                let service = ObjectName::new("ns", *name);
+                assert_eq!(event.about, Subject::Service(service));
                 assert!(event.message.contains(why), "{event:?}");
                 assert!(checks.problems().any(|problem| *problem == event.message));
             }

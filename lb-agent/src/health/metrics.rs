@@ -7,13 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use lb_common::{Hook, Verdict};
 use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    encoding::{EncodeLabelSet, text},
     metrics::{
-        MetricType,
-        counter::{ConstCounter, Counter},
+        counter::Counter,
         family::Family as Labelled,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets, linear_buckets},
@@ -21,6 +18,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::Figures;
 use crate::{
     compile::Port,
     model::{Change, Family, Service, ServiceType, TrafficPolicy},
@@ -180,12 +178,12 @@ impl Metrics {
     }
 
     /// In OpenMetrics text.
-    pub(super) fn encode(&self, packets: Vec<(Hook, Verdict, u64)>) -> Result<String, fmt::Error> {
-        let mut of_packets = Registry::default();
-        of_packets.register_collector(Box::new(Packets(packets)));
+    pub(super) fn encode(&self, figures: Figures) -> Result<String, fmt::Error> {
+        let mut of_kernel = Registry::default();
+        of_kernel.register_collector(Box::new(figures));
         let mut text = String::new();
         text::encode_registry(&mut text, &self.registry)?;
-        text::encode(&mut text, &of_packets)?;
+        text::encode(&mut text, &of_kernel)?;
         Ok(text)
     }
 
@@ -246,23 +244,6 @@ impl Metrics {
             "Answers at /livez by HTTP status",
             self.livez.clone(),
         );
-    }
-}
-
-/// Packets by hook and verdict.
-#[derive(Debug)]
-struct Packets(Vec<(Hook, Verdict, u64)>);
-
-impl Collector for Packets {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Packets by the hook they passed and what became of them";
-        let mut metric =
-            encoder.encode_descriptor("lb_packets", help, None, MetricType::Counter)?;
-        for &(hook, verdict, count) in &self.0 {
-            let labels = [("hook", hook.name()), ("verdict", verdict.name())];
-            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 }
 

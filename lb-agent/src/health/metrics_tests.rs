@@ -1,5 +1,7 @@
 use std::{collections::BTreeSet, num::NonZeroU16};
 
+use lb_common::{Hook, Verdict};
+
 use super::*;
 use crate::{
     compile::{NodeContext, compile},
@@ -138,7 +140,10 @@ fn names_and_labels() {
     };
     metrics.set_no_local_endpoints(Family::V4, counts);
     let text = metrics
-        .encode(vec![(Hook::Xdp, Verdict::ALL[0], 7)])
+        .encode(Figures {
+            packets: vec![(Hook::Xdp, Verdict::ALL[0], 7)],
+            ..Figures::default()
+        })
         .unwrap();
 
     let verdict = Verdict::ALL[0].name();
@@ -202,7 +207,7 @@ fn names_and_labels() {
 
 #[test]
 fn buckets() {
-    let text = Metrics::new().encode(Vec::new()).unwrap();
+    let text = Metrics::new().encode(Figures::default()).unwrap();
     let bounds = |name: &str| -> Vec<f64> {
         let samples = samples(&text, &format!("kubeproxy_{name}_bucket"));
         let bounds = samples.iter().filter(|sample| sample.contains("IPv4"));

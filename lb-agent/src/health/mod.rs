@@ -5,6 +5,7 @@
 //! listen is a problem in status and is tried again.
 
 mod checks;
+mod figures;
 mod listen;
 mod local;
 pub mod metrics;
@@ -37,6 +38,7 @@ use self::{
     server::Server,
 };
 pub use self::{
+    figures::{Figures, Service as ServiceFigures, Table as TableFigures},
     listen::{BindAddress, BindAddressError},
     proxy::Progress,
     scrape::{MODE, Request},
@@ -45,7 +47,7 @@ use crate::{
     compile::{Port, PortId},
     model::{Change, Family, ObjectName},
     store::Store,
-    watch::Event,
+    watch::{Event, Subject},
 };
 
 const NO_SNIFF: (HeaderName, HeaderValue) = (
@@ -81,13 +83,13 @@ impl Health {
         node_name: &str,
         options: Options,
         configuration: Value,
-        packets: mpsc::Sender<Request>,
+        figures: mpsc::Sender<Request>,
         events: mpsc::Sender<Event>,
     ) -> Self {
         let (state, health) = watch::channel(proxy::State::new(Instant::now()));
         let metrics = Arc::new(Metrics::new());
         let healthz = proxy::router(&health, &metrics);
-        let scrape = scrape::router(Arc::clone(&metrics), packets, configuration);
+        let scrape = scrape::router(Arc::clone(&metrics), figures, configuration);
         let places = Places::default();
         let servers = [
             Server::start(
@@ -167,8 +169,13 @@ impl Health {
     }
 
     /// To be called every second. `failures` are ports that could not be
-    /// written, by Service.
-    pub fn look(&mut self, progress: Progress, failures: BTreeMap<ObjectName, String>) {
+    /// written, by Service; `warnings` are all others that there are.
+    pub fn look(
+        &mut self,
+        progress: Progress,
+        failures: BTreeMap<ObjectName, String>,
+        warnings: Vec<Event>,
+    ) {
         let (now, time) = (Instant::now(), Timestamp::now());
         self.state
             .send_modify(|state| state.look(progress, now, time));
@@ -180,11 +187,11 @@ impl Health {
         self.servers.iter_mut().for_each(Server::retry);
         self.checks.retry();
         let unwritten = failures.into_iter().map(|(service, message)| Event {
-            service,
+            about: Subject::Service(service),
             reason: "FailedToProgram",
             message,
         });
-        let events = unwritten.chain(self.checks.failures());
+        let events = unwritten.chain(self.checks.failures()).chain(warnings);
         self.publisher.update(events);
     }
 

@@ -1,16 +1,16 @@
-//! Failures of Services, each published once for as long as it lasts.
+//! Failures, each published once for as long as it lasts.
 
 use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
-use crate::{model::ObjectName, watch::Event};
+use crate::watch::{Event, Subject};
 
 #[derive(Debug)]
 pub(super) struct Publisher {
     events: mpsc::Sender<Event>,
-    /// What was taken and lasts: the message by Service and reason.
-    published: BTreeMap<(ObjectName, &'static str), String>,
+    /// What was taken and lasts: the message by object and reason.
+    published: BTreeMap<(Subject, &'static str), String>,
     /// Some did not fit.
     behind: bool,
 }
@@ -24,13 +24,13 @@ impl Publisher {
         }
     }
 
-    /// `failures` are all there are, at most one of a Service and reason. To be
+    /// `failures` are all there are, at most one of an object and reason. To be
     /// called now and then: what does not fit is tried again.
     pub(super) fn update(&mut self, failures: impl Iterator<Item = Event>) {
         let was_behind = std::mem::take(&mut self.behind);
         let mut before = std::mem::take(&mut self.published);
         for failure in failures {
-            let key = (failure.service.clone(), failure.reason);
+            let key = (failure.about.clone(), failure.reason);
             let message = failure.message.clone();
             let is_known = before.remove(&key).as_ref() == Some(&message);
             // Nobody waits for a Kubernetes API that does not answer.
@@ -50,12 +50,12 @@ impl Publisher {
 mod tests {
     use super::*;
 
-    /// `service reason message` each.
+    /// `node reason message` each.
     fn event(text: &str) -> Event {
-        let (service, rest) = text.split_once(' ').unwrap();
+        let (node, rest) = text.split_once(' ').unwrap();
         let (reason, message) = rest.split_once(' ').unwrap();
         Event {
-            service: ObjectName::new("ns", service),
+            about: Subject::Node(node.to_owned()),
             reason: ["Port", "Write"]
                 .into_iter()
                 .find(|r| *r == reason)
@@ -72,13 +72,14 @@ mod tests {
             let mut found = Vec::new();
             while let Ok(event) = published.try_recv() {
                 let Event {
-                    service,
+                    about,
                     reason,
                     message,
                 } = event;
-                found.push(format!("{} {reason} {message}", service.name));
+                found.push(format!("{about} {reason} {message}"));
             }
-            assert_eq!(found, *expect, "room {room} row {row}");
+            let expect: Vec<String> = expect.iter().map(|text| format!("Node {text}")).collect();
+            assert_eq!(found, expect, "room {room} row {row}");
         }
     }
 

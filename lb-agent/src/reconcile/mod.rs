@@ -230,6 +230,11 @@ impl Reconciler {
         })
     }
 
+    /// All ports by the number that the maps know them by, in the order of names.
+    pub fn services(&self) -> impl Iterator<Item = (u32, &PortId)> {
+        self.ports.iter().map(|(id, held)| (held.service, id))
+    }
+
     /// The port that has a frontend which several want.
     #[must_use]
     pub fn owner(&self, key: &FrontendKey) -> Option<&PortId> {

@@ -1,24 +1,39 @@
-//! What people are told of a Service, beside it.
+//! What people are told of an object, beside it.
+
+use std::fmt;
 
 use tokio::sync::mpsc::Receiver;
 
 use crate::model::ObjectName;
 
-/// A warning about a Service, shown with it where the source can.
+/// A warning about an object, shown with it where the source can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    pub service: ObjectName,
+    pub about: Subject,
     /// One word, such as `FailedToProgram`.
     pub reason: &'static str,
     pub message: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Service(ObjectName),
+    Node(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "Service {name}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+        }
+    }
+}
+
 impl Event {
     pub(super) fn log(&self) {
-        let Self {
-            service, reason, ..
-        } = self;
-        tracing::warn!(%service, reason, "{}", self.message);
+        let Self { about, reason, .. } = self;
+        tracing::warn!(%about, reason, "{}", self.message);
     }
 }
 

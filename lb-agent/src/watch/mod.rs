@@ -12,7 +12,7 @@ mod manifests;
 mod object;
 mod problems;
 
-pub use event::{Event, log_events};
+pub use event::{Event, Subject, log_events};
 pub use kubernetes::{KubernetesError, KubernetesOptions, kubernetes};
 pub use manifests::{FolderError, FolderOptions, LedgerError, folder};
 pub use object::object;

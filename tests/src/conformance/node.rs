@@ -65,6 +65,7 @@ impl<'a> Node<'a> {
             bpffs: pins.clone(),
             xdp: XdpModeOption::Auto,
             tc: TcModeOption::Auto,
+            connections: lb_agent::connections::Settings::default(),
             trace_packets: false,
         })?;
         Ok(Self {

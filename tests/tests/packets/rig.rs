@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -53,6 +54,7 @@ impl Rig {
             bpffs: lab.pins(1),
             xdp,
             tc: TcModeOption::Auto,
+            connections: lb_agent::connections::Settings::default(),
             trace_packets: false,
         };
         let mut dataplane = netns.run(|| Dataplane::open(&options)).unwrap();
@@ -162,6 +164,15 @@ impl Rig {
     /// Connections, seen from their clients' side.
     pub(crate) fn connections(&self) -> usize {
         self.dataplane.connection_table().unwrap().iter().count()
+    }
+
+    pub(crate) fn dataplane(&mut self) -> &mut Dataplane {
+        &mut self.dataplane
+    }
+
+    /// The folder of its pins.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.lab.pins(1)
     }
 
     fn counters(&self) -> BTreeMap<(&'static str, &'static str), u64> {

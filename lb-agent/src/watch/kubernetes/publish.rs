@@ -1,13 +1,16 @@
-//! Events about Services, as `kubectl` shows them.
+//! Events about Services and nodes, as `kubectl` shows them.
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use kube::{
     Api, Client, Resource,
     runtime::events::{Event as KubernetesEvent, EventType, Recorder, Reporter},
 };
 use tokio::sync::mpsc::Receiver;
 
-use crate::{model::ObjectName, watch::Event};
+use crate::{
+    model::ObjectName,
+    watch::{Event, event::Subject},
+};
 
 const CONTROLLER: &str = "lb-agent";
 const ACTION: &str = "Sync";
@@ -23,7 +26,10 @@ pub(super) async fn publish(client: Client, node_name: String, mut events: Recei
     let recorder = Recorder::new(client.clone(), reporter);
     while let Some(event) = events.recv().await {
         event.log();
-        let regarding = reference(&client, &event.service).await;
+        let regarding = match &event.about {
+            Subject::Service(name) => service_reference(&client, name).await,
+            Subject::Node(name) => node_reference(name),
+        };
         let event = KubernetesEvent {
             type_: EventType::Warning,
             reason: event.reason.to_owned(),
@@ -39,7 +45,7 @@ pub(super) async fn publish(client: Client, node_name: String, mut events: Recei
 
 /// With the Service's uid, by which `kubectl describe` finds the event, if the
 /// server gives it.
-async fn reference(client: &Client, service: &ObjectName) -> ObjectReference {
+async fn service_reference(client: &Client, service: &ObjectName) -> ObjectReference {
     let api = Api::<Service>::namespaced(client.clone(), &service.namespace);
     let uid = match api.get_metadata(&service.name).await {
         Ok(object) => object.metadata.uid,
@@ -54,6 +60,18 @@ async fn reference(client: &Client, service: &ObjectName) -> ObjectReference {
         namespace: Some(service.namespace.clone()),
         name: Some(service.name.clone()),
         uid,
+        ..ObjectReference::default()
+    }
+}
+
+/// The node's name is its uid here: kubelet's Events have it so, and by it
+/// `kubectl describe` finds them.
+fn node_reference(name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(Node::api_version(&()).into()),
+        kind: Some(Node::kind(&()).into()),
+        name: Some(name.to_owned()),
+        uid: Some(name.to_owned()),
         ..ObjectReference::default()
     }
 }

@@ -1,0 +1,121 @@
+//! bpf(2) itself, for what aya does not offer: batches of elements, and test
+//! runs of a program on another thread than its object's.
+
+use std::{
+    io,
+    mem::offset_of,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use aya::Pod;
+use aya_obj::generated::{
+    bpf_attr__bindgen_ty_3 as BatchAttributes, bpf_attr__bindgen_ty_7 as TestRunAttributes, bpf_cmd,
+};
+
+/// How far a batch got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Elements that were read.
+    pub(super) count: usize,
+    /// Where to go on; `None` after the last element.
+    pub(super) next: Option<u32>,
+}
+
+/// Reads as many elements of a hash map as there are `keys`, from `position`
+/// on, or all that are left. `ENOSPC` if the next bucket alone has more.
+///
+/// `K` and `V` must be of the sizes that the map has.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    position: Option<u32>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let from = position.unwrap_or_default();
+    let mut next = 0_u32;
+    let mut attributes = BatchAttributes {
+        in_batch: position.map_or(0, |_| (&raw const from).addr() as u64),
+        out_batch: (&raw mut next).addr() as u64,
+        keys: keys.as_mut_ptr().expose_provenance() as u64,
+        values: values.as_mut_ptr().expose_provenance() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel writes `count` keys and values at most, of the map's
+    // sizes, which are those of `K` and `V`; any bytes make either, they are
+    // `Pod`. A position of a hash map takes four bytes.
+    let result = unsafe {
+        bpf(
+            bpf_cmd::BPF_MAP_LOOKUP_BATCH,
+            (&raw mut attributes).cast(),
+            size_of::<BatchAttributes>(),
+        )
+    };
+    let count = attributes.count as usize;
+    match result {
+        Ok(_) => Ok(Batch {
+            count,
+            next: Some(next),
+        }),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { count, next: None }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs a TC program once on a frame with this mark, which it may rewrite.
+/// Returns what the program does.
+pub(super) fn test_run(program: BorrowedFd<'_>, mark: u32, frame: &mut [u8]) -> io::Result<u32> {
+    /// What a signal interrupts is run again.
+    const ATTEMPTS: u32 = 8;
+    // The head of struct __sk_buff (linux/bpf.h): length and type are the
+    // kernel's to say.
+    let context = [0, 0, mark];
+    for _ in 0..ATTEMPTS {
+        let mut attributes = TestRunAttributes {
+            prog_fd: program.as_raw_fd().cast_unsigned(),
+            retval: 0,
+            data_size_in: frame.len() as u32,
+            data_size_out: frame.len() as u32,
+            data_in: frame.as_ptr().expose_provenance() as u64,
+            data_out: frame.as_mut_ptr().expose_provenance() as u64,
+            repeat: 1,
+            duration: 0,
+            ctx_size_in: size_of_val(&context) as u32,
+            ctx_size_out: 0,
+            ctx_in: (&raw const context).addr() as u64,
+            ctx_out: 0,
+            flags: 0,
+            cpu: 0,
+            batch_size: 0,
+        };
+        // SAFETY: the kernel reads the frame before it writes as many bytes
+        // back. What lies behind the last field is padding and not passed.
+        let result = unsafe {
+            bpf(
+                bpf_cmd::BPF_PROG_TEST_RUN,
+                (&raw mut attributes).cast(),
+                offset_of!(TestRunAttributes, batch_size) + size_of::<u32>(),
+            )
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(attributes.retval),
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+/// # Safety
+/// `attributes` are of `size` bytes, those of the command, and what they point
+/// to may be read and written as the command does.
+unsafe fn bpf(command: bpf_cmd, attributes: *mut u8, size: usize) -> io::Result<i64> {
+    // SAFETY: as the caller says.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as i64, attributes, size) };
+    match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,105 @@
+//! Elements of a hash map, read by the thousand.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use aya::{Pod, maps::Map};
+use bytemuck::Zeroable;
+
+use super::{DataplaneError, bpf};
+
+/// A hash map of `K` and `V`; copies share it.
+#[derive(Clone, Debug)]
+pub(super) struct Elements<K, V> {
+    name: &'static str,
+    map: Arc<OwnedFd>,
+    of: std::marker::PhantomData<fn() -> (K, V)>,
+}
+
+/// A walk over all elements, in no order. What is entered or removed meanwhile
+/// may be seen or not, all else is seen once.
+#[derive(Debug)]
+pub(super) struct Walk<K, V> {
+    elements: Elements<K, V>,
+    position: Option<u32>,
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
+    pub(super) fn open(name: &'static str, map: &Map) -> Result<Self, DataplaneError> {
+        let failed = |source| DataplaneError::Map { map: name, source };
+        let (Map::HashMap(map) | Map::LruHashMap(map)) = map else {
+            return Err(DataplaneError::Incomplete { what: "map", name });
+        };
+        let info = map.info().map_err(failed)?;
+        for (size, expected) in [
+            (info.key_size(), size_of::<K>()),
+            (info.value_size(), size_of::<V>()),
+        ] {
+            if size as usize != expected {
+                let size = size as usize;
+                let error = aya::maps::MapError::InvalidValueSize { size, expected };
+                return Err(failed(error));
+            }
+        }
+        let copy = map.fd().as_fd().try_clone_to_owned();
+        Ok(Self {
+            name,
+            map: Arc::new(copy.map_err(|error| failed(error.into()))?),
+            of: std::marker::PhantomData,
+        })
+    }
+
+    /// Calls `visit` for every element.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&K, &V)) -> Result<(), DataplaneError> {
+        let mut walk = self.walk();
+        while !walk.step(&mut visit)? {}
+        Ok(())
+    }
+
+    pub(super) fn walk(&self) -> Walk<K, V> {
+        Walk {
+            elements: self.clone(),
+            position: None,
+            keys: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
+impl<K: Pod + Zeroable, V: Pod + Zeroable> Walk<K, V> {
+    /// Elements that are read at once.
+    pub(super) const STEP: usize = 4096;
+
+    /// Calls `visit` for the next elements. `true` at the end, after which it
+    /// begins anew.
+    pub(super) fn step(&mut self, visit: &mut impl FnMut(&K, &V)) -> Result<bool, DataplaneError> {
+        let batch = self.read().map_err(|error| DataplaneError::Map {
+            map: self.elements.name,
+            source: error.into(),
+        })?;
+        let read = self.keys.iter().zip(&self.values).take(batch.count);
+        read.for_each(|(key, value)| visit(key, value));
+        self.position = batch.next;
+        Ok(batch.next.is_none())
+    }
+
+    fn read(&mut self) -> io::Result<bpf::Batch> {
+        let mut room = self.keys.len().max(Self::STEP);
+        loop {
+            self.keys.resize(room, K::zeroed());
+            self.values.resize(room, V::zeroed());
+            let map = self.elements.map.as_fd();
+            let result = bpf::lookup_batch(map, self.position, &mut self.keys, &mut self.values);
+            match result {
+                // More in one bucket than there is room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => room *= 2,
+                result => return result,
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! How many assured connections each Service has, as the programs count them.
+
+use std::collections::HashMap;
+
+use aya::maps::{HashMap as BpfHashMap, MapData, MapError};
+use lb_common::Holdings;
+
+use super::{Dataplane, DataplaneError, connections::for_each_forward};
+
+impl Dataplane {
+    /// Removes what is counted for a Service that is gone. To be called when it
+    /// has held nothing for a while.
+    pub fn forget_holdings(&mut self, service: u32) -> Result<(), DataplaneError> {
+        let mut holdings = self.holdings()?;
+        match holdings.remove(&service) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Counts anew what the programs count. Connections that begin or end in
+    /// between make it wrong by as many.
+    pub(super) fn recount_holdings(&mut self) -> Result<(), DataplaneError> {
+        let mut counts: HashMap<u32, u64> = HashMap::new();
+        for_each_forward(&self.connection_table()?.assured, |_, connection| {
+            *counts.entry(connection.service).or_default() += 1;
+        })?;
+        let mut holdings = self.holdings()?;
+        let held: HashMap<u32, Holdings> = holdings.iter().filter_map(Result::ok).collect();
+        for &service in held.keys() {
+            counts.entry(service).or_default();
+        }
+        for (service, connections) in counts {
+            let before = held.get(&service).copied().unwrap_or_default();
+            if before.connections != connections {
+                let record = Holdings {
+                    connections,
+                    ..before
+                };
+                holdings.insert(service, record, 0).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn holdings(&mut self) -> Result<BpfHashMap<&mut MapData, u32, Holdings>, DataplaneError> {
+        BpfHashMap::try_from(&mut self.connections.holdings).map_err(failed)
+    }
+}
+
+fn failed(source: MapError) -> DataplaneError {
+    DataplaneError::Map {
+        map: "HOLDINGS",
+        source,
+    }
+}

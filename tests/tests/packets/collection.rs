@@ -1,0 +1,269 @@
+//! Connections that are over are collected, both halves together, and no
+//! others.
+
+use std::collections::BTreeMap;
+
+use lb_agent::{
+    connections::Timeouts,
+    dataplane::{Tick, XdpModeOption},
+};
+use lb_common::{
+    Connection, Life, State, Tuple,
+    collection::{ASSURED, ROOM, UNASSURED},
+    lifecycle::{SCTP, TCP, UDP},
+};
+use lb_tests::lab::{Family, Protocol};
+use nix::time::{ClockId, clock_getres};
+
+use self::held::{Held, SERVICE};
+use crate::{
+    frame::{ACK, Frame, SYN, Transport},
+    rig::{Rig, TARGET_PORT, at},
+    socket,
+    wiring::{CLIENT, POD, inner},
+};
+
+mod held;
+
+fn held() -> Held {
+    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+    let second = 1_000_000_000 / tick.tv_nsec();
+    Held::new(
+        Rig::new(XdpModeOption::Native),
+        u32::try_from(second).unwrap(),
+    )
+}
+
+#[test]
+fn what_is_over_goes_as_a_whole() {
+    use State::{Aborted, Answered, Dying, Finished, Open, Opening, Refused};
+    let mut held = held();
+    for (row, (table, protocol, state, seconds, over)) in [
+        (ASSURED, TCP, Open, 431_000, false),
+        (ASSURED, TCP, Open, 433_000, true),
+        (ASSURED, TCP, Finished, 110, false),
+        (ASSURED, TCP, Finished, 130, true),
+        (ASSURED, TCP, Aborted, 8, false),
+        (ASSURED, TCP, Aborted, 12, true),
+        (ASSURED, UDP, Open, 110, false),
+        (ASSURED, UDP, Open, 130, true),
+        (ASSURED, SCTP, Open, 215, true),
+        (ASSURED, TCP, Dying, 0, true),
+        (UNASSURED, TCP, Opening, 110, false),
+        (UNASSURED, TCP, Opening, 130, true),
+        (UNASSURED, TCP, Answered, 70, true),
+        (UNASSURED, TCP, Refused, 12, true),
+        (UNASSURED, UDP, Opening, 25, false),
+        (UNASSURED, UDP, Opening, 35, true),
+        (UNASSURED, SCTP, Opening, 5, true),
+        // Kept from the other table by a quota.
+        (UNASSURED, TCP, Open, 1000, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let what = format!("{table} {protocol} {state:?} {seconds} s");
+        let (key, connection) = held.connection(protocol, 1000 + row as u16, state, seconds);
+        held.enter(table, &key, &connection);
+        let before = held.held(SERVICE);
+        let other_key = connection.mirror(&key).0;
+        // As the backend's half alone says nothing, it stays with the other.
+        assert_eq!(held.ask(table, &[other_key]), [None], "{what}");
+        let expect = over.then_some(state);
+        assert_eq!(held.ask(table, &[key]), [expect], "{what}");
+        for key in [key, other_key] {
+            assert_eq!(held.get(table, &key).is_none(), over, "{what} {key:?}");
+        }
+        let freed = u64::from(over && table == ASSURED);
+        assert_eq!(held.held(SERVICE), before - freed, "{what}");
+        assert_eq!(held.ask(table, &[key]), [None], "{what}, again");
+    }
+}
+
+/// Between the agent's look and the program's, a packet may have come by.
+#[test]
+fn what_was_heard_of_meanwhile_stays() {
+    let mut held = held();
+    let family = Family::V4;
+    let vip = socket(inner(96, 10), family, 80);
+    let client = socket(CLIENT, family, 40_000);
+    let backend = socket(POD, family, TARGET_PORT);
+    let pod = [(POD.get(family), true)];
+    held.rig.serve("one", Protocol::Tcp, &[vip], &pod);
+    let (request, reply) = (
+        at(lb_common::Hook::Xdp, "up0"),
+        at(lb_common::Hook::TcEgress, "up0"),
+    );
+    let send = |held: &mut Held, place, flags, source, destination| {
+        let frame = Frame::new(Transport::Tcp(flags), source, destination);
+        held.rig.run(place, &frame.bytes())
+    };
+    send(&mut held, request, SYN, client, vip);
+    send(&mut held, reply, SYN | ACK, backend, client);
+    send(&mut held, request, ACK, client, vip);
+    let key = Tuple {
+        source: client.ip().into(),
+        destination: vip.ip().into(),
+        source_port: client.port().to_be(),
+        destination_port: vip.port().to_be(),
+        protocol: TCP,
+        ..Tuple::default()
+    };
+    let connection = held.get(ASSURED, &key).unwrap();
+    let age = |held: &mut Held| {
+        let seen = Life::unpack(held.connection(TCP, 1, State::Open, 500_000).1.life);
+        for key in [key, connection.mirror(&key).0] {
+            let found = held.get(ASSURED, &key).unwrap();
+            let life = seen.pack();
+            held.put(ASSURED, &key, &Connection { life, ..found });
+        }
+    };
+    age(&mut held);
+    send(&mut held, reply, ACK, backend, client);
+    assert_eq!(held.ask(ASSURED, &[key]), [None]);
+    assert_eq!(held.elements(ASSURED), 2);
+    age(&mut held);
+    assert_eq!(held.ask(ASSURED, &[key]), [Some(State::Open)]);
+    assert_eq!(held.elements(ASSURED), 0);
+    assert_eq!(held.held(connection.service), 0);
+}
+
+#[test]
+fn a_half_goes_when_it_cannot_restore_the_other() {
+    let mut held = held();
+    for (row, (table, protocol, seconds, over)) in [
+        (ASSURED, TCP, 0, false),
+        (ASSURED, TCP, 3, true),
+        (UNASSURED, TCP, 3, false),
+        (UNASSURED, TCP, 130, true),
+        (UNASSURED, UDP, 35, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let what = format!("{table} {protocol} {seconds} s");
+        let number = 2000 + row as u16;
+        let (key, connection) = held.connection(protocol, number, State::Open, seconds);
+        held.enter(table, &key, &connection);
+        held.remove(table, &key);
+        let other_key = connection.mirror(&key).0;
+        let expect = over.then_some(State::Dying);
+        assert_eq!(held.ask(table, &[key, other_key]), [None, expect], "{what}");
+        assert_eq!(held.get(table, &other_key).is_none(), over, "{what}");
+    }
+}
+
+#[test]
+fn udp_whose_backend_is_retired_lasts_as_long_as_without_an_answer() {
+    let mut held = held();
+    let mut number = 3000;
+    for (retired, direct, seconds, over) in [
+        (false, false, 40, false),
+        (true, false, 20, false),
+        (true, false, 40, true),
+        (true, true, 40, false),
+    ] {
+        number += 1;
+        let (key, mut connection) = held.connection(UDP, number, State::Open, seconds);
+        // Slot 5 of a table of zeros.
+        connection.backend = 5;
+        connection.generation = u32::from(retired);
+        if direct {
+            connection.flags = Connection::DIRECT;
+        }
+        held.enter(ASSURED, &key, &connection);
+        let expect = over.then_some(State::Open);
+        assert_eq!(held.ask(ASSURED, &[key]), [expect], "{retired} {seconds}");
+    }
+}
+
+/// A walk goes on where it stopped, and ends.
+#[test]
+fn walks_collect_all_that_is_over() {
+    const ALL: u16 = 12_000;
+    let mut held = held();
+    for table in [ASSURED, UNASSURED] {
+        for number in 0..ALL {
+            let (state, seconds) = match number % 3 {
+                0 => (State::Open, 0),
+                1 => (State::Open, 433_000),
+                _ => (State::Aborted, 60),
+            };
+            let protocol = if table == ASSURED { TCP } else { SCTP };
+            let (key, connection) = held.connection(protocol, number, state, seconds);
+            held.enter(table, &key, &connection);
+        }
+    }
+    let timeouts = Timeouts::default();
+    let mut collector = held.rig.dataplane().collector(&timeouts).unwrap();
+    let mut collected = BTreeMap::new();
+    let mut ticks = Vec::new();
+    for _ in 0..16 {
+        let tick = collector.tick().unwrap();
+        for (kind, count) in &tick.collected {
+            *collected.entry(*kind).or_insert(0) += count;
+        }
+        ticks.push(tick);
+        if ticks.last().unwrap().unassured.is_some() {
+            break;
+        }
+    }
+    // 48,000 elements at 16,384 a second, in steps of 4096.
+    assert_eq!(ticks.len(), 3, "{ticks:?}");
+    let third = u64::from(ALL) / 3;
+    let expect: BTreeMap<_, _> = [TCP, SCTP]
+        .into_iter()
+        .flat_map(|protocol| [State::Open, State::Aborted].map(|state| ((protocol, state), third)))
+        .collect();
+    assert_eq!(collected, expect);
+    assert_eq!(ticks.last().unwrap().unassured, Some(u64::from(ALL)));
+    for table in [ASSURED, UNASSURED] {
+        assert_eq!(held.elements(table), usize::from(ALL) / 3 * 2);
+    }
+    assert_eq!(held.held(SERVICE), third);
+
+    let mut again = Tick::default();
+    while again.unassured.is_none() {
+        again = collector.tick().unwrap();
+        assert_eq!(again.collected, BTreeMap::new());
+    }
+    assert_eq!(again.unassured, Some(third));
+    let services: Vec<_> = again
+        .holdings
+        .iter()
+        .map(|(s, h)| (*s, h.connections))
+        .collect();
+    assert_eq!(services, [(SERVICE, third)]);
+}
+
+/// Some program is about to remove it, unless it failed.
+#[test]
+fn what_is_dying_is_left_alone_for_a_walk() {
+    let mut held = held();
+    let (key, connection) = held.connection(TCP, 4000, State::Dying, 0);
+    held.enter(ASSURED, &key, &connection);
+    let mut collector = held
+        .rig
+        .dataplane()
+        .collector(&Timeouts::default())
+        .unwrap();
+    let first = collector.tick().unwrap();
+    assert_eq!(first.collected, BTreeMap::new());
+    let second = collector.tick().unwrap();
+    assert_eq!(second.collected, BTreeMap::from([((TCP, State::Dying), 1)]));
+    assert_eq!(held.elements(ASSURED), 0);
+}
+
+#[test]
+fn a_frame_takes_as_many_as_it_has_room_for() {
+    let mut held = held();
+    let mut keys = Vec::new();
+    for number in 0..ROOM as u16 {
+        let (key, connection) = held.connection(TCP, number, State::Open, 433_000);
+        held.enter(ASSURED, &key, &connection);
+        keys.push(key);
+    }
+    let answers = held.ask(ASSURED, &keys);
+    assert_eq!(answers, vec![Some(State::Open); ROOM]);
+    assert_eq!(held.elements(ASSURED), 0);
+}
