@@ -6,72 +6,27 @@ use lb_tests::lab::{Family, Pair, Protocol};
 
 use crate::{
     first,
-    frame::{ACK, FIN, Frame, SYN, Transport},
+    frame::{ACK, FIN, Frame, RST, SYN, Transport},
     kinds, later,
+    line::{ANSWERS, ASKS, INWARD, Line, NODE_OUT, POD_OUT, PORT, Packet, THROUGH, VIP, Way, ends},
     rig::{Place, Rig, TARGET_PORT, at},
     socket,
-    wiring::{CLIENT, NODE, POD, REMOTE, inner},
+    wiring::{CLIENT, POD, inner},
 };
 
-const VIP: Pair = inner(96, 10);
 const OTHER_VIP: Pair = inner(96, 11);
-const PORT: u16 = 40_000;
 
 /// Above nodePorts and the usual ephemeral ports.
 const FIRST_OTHER_PORT: u16 = 61_000;
 
-struct Meeting {
-    what: &'static str,
-    client: Pair,
-    backend: (Pair, bool),
-    /// What the backend sees as the client.
-    seen: Pair,
-    request: Place,
-    reply: Place,
-}
-
-const MEETINGS: [Meeting; 3] = [
-    Meeting {
-        what: "outside, SNAT",
-        client: CLIENT,
-        backend: (REMOTE, false),
-        seen: NODE,
-        request: at(Hook::Xdp, "up0"),
-        reply: at(Hook::Xdp, "up0"),
-    },
-    Meeting {
-        what: "outside, client kept",
-        client: CLIENT,
-        backend: (POD, true),
-        seen: CLIENT,
-        request: at(Hook::Xdp, "up0"),
-        reply: at(Hook::TcEgress, "up0"),
-    },
-    Meeting {
-        what: "a pod",
-        client: POD,
-        backend: (REMOTE, false),
-        seen: POD,
-        request: at(Hook::TcIngress, "pod0"),
-        reply: at(Hook::TcEgress, "pod0"),
-    },
-];
-
-const NODES_OWN: Meeting = Meeting {
-    what: "the node",
-    client: NODE,
-    backend: (REMOTE, false),
-    seen: NODE,
-    request: at(Hook::TcEgress, "up0"),
-    reply: at(Hook::TcIngress, "up0"),
-};
+const MEETINGS: [&Way; 3] = [&THROUGH, &INWARD, &POD_OUT];
 
 /// One client port through two frontends to the same backend: the backend has
 /// to tell them apart, and so have the replies.
 #[test]
 fn a_taken_source_port_gives_way_to_another() {
     let mut rig = Rig::new(XdpModeOption::Native);
-    for (port, meeting) in (PORT..).zip(&MEETINGS) {
+    for (port, meeting) in (PORT..).zip(MEETINGS) {
         for (family, protocol) in kinds() {
             let what = format!("{}, {family} {protocol}", meeting.what);
             let (backend, local) = meeting.backend;
@@ -121,38 +76,26 @@ fn a_taken_source_port_gives_way_to_another() {
 }
 
 fn source_port(family: Family, bytes: &[u8]) -> u16 {
-    let at = if family == Family::V4 { 34 } else { 54 };
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    ends(family, bytes).0.port()
 }
 
 /// A client that spoke through a frontend turns to the backend itself, from
-/// the port it used before: its replies are its own.
+/// the port it used before: the replies to either are told apart.
 #[test]
-fn a_foreign_flow_on_an_old_tuple_is_left_alone() {
-    // What goes by on the old connection; whether the foreign flow has it.
-    type Packets = &'static [(bool, u8)];
-    let table: [(&str, Protocol, Packets, bool); 6] = [
-        ("open", Protocol::Tcp, &[(true, ACK), (false, ACK)], false),
-        (
-            "closed by the client",
-            Protocol::Tcp,
-            &[(true, FIN | ACK)],
-            true,
-        ),
+fn a_foreign_flow_on_an_old_tuple_gets_its_replies() {
+    // What goes by on the old connection; whether it is over then.
+    let table: [(&str, Protocol, &[Packet], bool); 6] = [
+        ("open", Protocol::Tcp, &[(ASKS, ACK), (ANSWERS, ACK)], false),
+        ("closed by the client", Protocol::Tcp, TO_CLOSED, true),
         (
             "closed by the backend",
             Protocol::Tcp,
-            &[(false, FIN | ACK)],
+            &[(ANSWERS, SYN | ACK), (ASKS, ACK), (ANSWERS, FIN | ACK)],
             true,
         ),
-        (
-            "closed by both",
-            Protocol::Tcp,
-            &[(true, FIN | ACK), (false, FIN | ACK)],
-            true,
-        ),
-        ("not answered", Protocol::Udp, &[], true),
-        ("answered", Protocol::Udp, &[(false, 0)], true),
+        ("refused", Protocol::Tcp, &[(ANSWERS, RST | ACK)], true),
+        ("not answered", Protocol::Udp, &[], false),
+        ("answered", Protocol::Udp, &[(ANSWERS, 0)], false),
     ];
     // Where the foreign flow goes by, and whether it is seen for the first
     // time there.
@@ -161,88 +104,72 @@ fn a_foreign_flow_on_an_old_tuple_is_left_alone() {
         ..at(Hook::TcEgress, "pod0")
     };
     let meetings = [
-        (&MEETINGS[1], MEETINGS[1].request, true),
-        (&MEETINGS[1], at(Hook::TcIngress, "up0"), false),
-        (&MEETINGS[1], forwarded, false),
-        (&MEETINGS[2], MEETINGS[2].request, true),
-        (&NODES_OWN, NODES_OWN.request, true),
+        (&INWARD, INWARD.request, true),
+        (&INWARD, at(Hook::TcIngress, "up0"), false),
+        (&INWARD, forwarded, false),
+        (&POD_OUT, POD_OUT.request, true),
+        (&NODE_OUT, NODE_OUT.request, true),
     ];
     let mut rig = Rig::new(XdpModeOption::Native);
-    let mut port = PORT;
-    for (meeting, place, first_seen) in meetings {
-        for (what, protocol, packets, yields) in table {
-            port += 1;
+    for (way, place, first_seen) in meetings {
+        for (what, protocol, packets, is_over) in table {
             for family in Family::ALL {
-                let what = format!("{}, {what}, {family} {protocol} at {place:?}", meeting.what);
-                let yields = yields && first_seen;
-                check_foreign(
-                    &mut rig,
-                    &what,
-                    meeting,
-                    place,
-                    (family, protocol, port),
-                    packets,
-                    yields,
-                );
+                let mut line = Line::new(&mut rig, way, family, protocol);
+                line.what += &format!(", {what}, at {place:?}");
+                line.exchange(&[(ASKS, SYN)]);
+                line.exchange(packets);
+                let becomes = match (first_seen, is_over) {
+                    (false, _) => Foreign::Unseen,
+                    (true, false) => Foreign::Apart,
+                    (true, true) => Foreign::Alone,
+                };
+                check_foreign(&mut line, place, becomes);
             }
         }
     }
 }
 
-fn check_foreign(
-    rig: &mut Rig,
-    what: &str,
-    meeting: &Meeting,
-    place: Place,
-    (family, protocol, port): (Family, Protocol, u16),
-    packets: &[(bool, u8)],
-    yields: bool,
-) {
-    let frontend = socket(VIP, family, 80);
-    let (backend, local) = meeting.backend;
-    rig.serve(
-        "one",
-        protocol,
-        &[frontend],
-        &[(backend.get(family), local)],
-    );
-    let client = socket(meeting.client, family, port);
-    let backend = socket(backend, family, TARGET_PORT);
-    let mut send = |place, transport, source, destination| {
-        let bytes = Frame::new(transport, source, destination).bytes();
-        let outcome = rig.run(place, &bytes);
-        (outcome.verdict, outcome.bytes == bytes)
-    };
-    let sent = send(meeting.request, first(protocol), client, frontend);
-    assert_eq!(sent, (Verdict::Opened, false), "{what}");
-    for &(from_client, flags) in packets {
-        let transport = later(protocol, flags);
-        let (sent, verdict) = if from_client {
-            (
-                send(meeting.request, transport, client, frontend),
-                Verdict::Forward,
-            )
-        } else {
-            (
-                send(meeting.reply, transport, backend, client),
-                Verdict::Reply,
-            )
+const TO_CLOSED: &[Packet] = &[(ANSWERS, SYN | ACK), (ASKS, ACK), (ASKS, FIN | ACK)];
+
+/// What becomes of a foreign flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Foreign {
+    /// It is left alone, and so is the connection.
+    Unseen,
+    /// It gets a source port of its own.
+    Apart,
+    /// It is left alone, and the connection goes.
+    Alone,
+}
+
+fn check_foreign(line: &mut Line<'_>, place: Place, becomes: Foreign) {
+    let (client, backend) = (line.client, line.backend);
+    let what = line.what.clone();
+    let asked = Frame::new(first(line.protocol), client, backend).bytes();
+    let outcome = line.rig.run(place, &asked);
+    let seen = ends(line.family, &outcome.bytes);
+    if becomes == Foreign::Apart {
+        assert_eq!(outcome.verdict, Verdict::Opened, "{what}");
+        assert_eq!((seen.0.ip(), seen.1), (client.ip(), backend), "{what}");
+        assert!(seen.0.port() >= FIRST_OTHER_PORT, "{what}: {seen:?}");
+        let transport = later(line.protocol, SYN | ACK);
+        let reply = Frame::new(transport, backend, seen.0);
+        let outcome = line.rig.run(line.way.reply, &reply.bytes());
+        assert_eq!(outcome.verdict, Verdict::Reply, "{what}");
+        let expected = Frame {
+            destination: client,
+            ..reply
         };
-        assert_eq!(sent, (verdict, false), "{what}");
-    }
-    let untouched = (Verdict::NoFrontend, true);
-    assert_eq!(
-        send(place, first(protocol), client, backend),
-        untouched,
-        "{what}"
-    );
-    let sent = send(meeting.reply, later(protocol, SYN | ACK), backend, client);
-    let expected = if yields {
-        untouched
+        assert_eq!(outcome.bytes, expected.bytes(), "{what}");
     } else {
-        (Verdict::Reply, false)
+        assert_eq!(outcome.verdict, Verdict::NoFrontend, "{what}");
+        assert_eq!(outcome.bytes, asked, "{what}");
+    }
+    let expected = match becomes {
+        Foreign::Unseen | Foreign::Apart => Verdict::Reply,
+        Foreign::Alone => Verdict::NoFrontend,
     };
-    assert_eq!(sent, expected, "{what}");
+    assert_eq!(line.answer(SYN | ACK), expected, "{what}");
 }
 
 /// Only the first packet of a flow may end what was there before.

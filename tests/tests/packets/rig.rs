@@ -22,7 +22,10 @@ use lb_tests::{
     packet::{Returned, test_run},
 };
 
-use crate::wiring::{batch, interfaces};
+use crate::{
+    tables::Tables,
+    wiring::{batch, interfaces},
+};
 
 pub(crate) const TARGET_PORT: u16 = 8080;
 
@@ -34,6 +37,7 @@ pub(crate) struct Outcome {
 }
 
 pub(crate) struct Rig {
+    pub(crate) tables: Tables,
     dataplane: Dataplane,
     reconciler: Reconciler,
     indices: BTreeMap<String, u32>,
@@ -68,6 +72,7 @@ impl Rig {
         let errors = netns.run(|| dataplane.sync_interfaces(&interfaces));
         assert_eq!(errors, []);
         Self {
+            tables: Tables::open(&lab.pins(1)),
             dataplane,
             reconciler: Reconciler::new(Snapshot::default()),
             indices,

@@ -1,0 +1,169 @@
+//! The connection tables, read and changed past the programs.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use lb_common::{Connection, Holdings, Life, Settings, State, Tuple};
+use lb_tests::lab::Protocol;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Table {
+    Assured,
+    Unassured,
+}
+
+impl Table {
+    const ALL: [Self; 2] = [Self::Assured, Self::Unassured];
+}
+
+type Elements = HashMap<MapData, Tuple, Connection>;
+
+pub(crate) struct Tables {
+    assured: Elements,
+    unassured: Elements,
+    holdings: HashMap<MapData, u32, Holdings>,
+    settings: Array<MapData, Settings>,
+}
+
+impl Tables {
+    pub(crate) fn open(pins: &Path) -> Self {
+        let data = |name| MapData::from_pin(pin(pins, name)).unwrap();
+        Self {
+            assured: Map::HashMap(data("ASSURED")).try_into().unwrap(),
+            unassured: Map::LruHashMap(data("UNASSURED")).try_into().unwrap(),
+            holdings: Map::HashMap(data("HOLDINGS")).try_into().unwrap(),
+            settings: Map::Array(data("SETTINGS")).try_into().unwrap(),
+        }
+    }
+
+    /// Where the element of this key is, and what it holds.
+    pub(crate) fn find(&self, key: &Tuple) -> Option<(Table, Connection)> {
+        let found = Table::ALL.map(|table| Some((table, self.of(table).get(key, 0).ok()?)));
+        let [assured, unassured] = found;
+        assert!(
+            assured.is_none() || unassured.is_none(),
+            "{key:?} is in both tables"
+        );
+        assured.or(unassured)
+    }
+
+    pub(crate) fn is_in(&self, table: Table, key: &Tuple) -> bool {
+        self.of(table).get(key, 0).is_ok()
+    }
+
+    pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
+        self.of_mut(table).insert(key, connection, 0).unwrap();
+    }
+
+    pub(crate) fn remove(&mut self, key: &Tuple) -> (Table, Connection) {
+        let (table, connection) = self.find(key).unwrap();
+        self.of_mut(table).remove(key).unwrap();
+        (table, connection)
+    }
+
+    pub(crate) fn remove_from(&mut self, table: Table, key: &Tuple) {
+        self.of_mut(table).remove(key).unwrap();
+    }
+
+    /// Lets the connection of which this is a key have been seen last so long
+    /// ago.
+    pub(crate) fn age(&mut self, key: &Tuple, time: Duration) {
+        let jiffies = u32::try_from(time.as_secs()).unwrap() * self.settings().second;
+        let (other_key, _) = self.find(key).unwrap().1.mirror(key);
+        for key in [key, &other_key] {
+            self.change(key, |life| life.seen = life.seen.wrapping_sub(jiffies));
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, key: &Tuple, state: State) {
+        self.change(key, |life| life.state = state);
+    }
+
+    pub(crate) fn count(&self, table: Table) -> usize {
+        self.of(table).keys().count()
+    }
+
+    /// Forgets all connections.
+    pub(crate) fn clear(&mut self) {
+        for table in Table::ALL {
+            let elements = self.of_mut(table);
+            let keys: Vec<Tuple> = elements.keys().map(Result::unwrap).collect();
+            for key in keys {
+                elements.remove(&key).unwrap();
+            }
+        }
+        let services: Vec<u32> = self.holdings.keys().map(Result::unwrap).collect();
+        for service in services {
+            self.holdings.remove(&service).unwrap();
+        }
+    }
+
+    pub(crate) fn holdings(&self, service: u32) -> Holdings {
+        self.holdings.get(&service, 0).unwrap_or_default()
+    }
+
+    pub(crate) fn set_quota(&mut self, connections: u32) {
+        let settings = Settings {
+            connection_quota: connections,
+            ..self.settings()
+        };
+        self.settings.set(0, settings, 0).unwrap();
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings.get(&0, 0).unwrap()
+    }
+
+    fn change(&mut self, key: &Tuple, change: impl FnOnce(&mut Life)) {
+        let (table, mut connection) = self.find(key).unwrap();
+        let mut life = Life::unpack(connection.life);
+        change(&mut life);
+        connection.life = life.pack();
+        self.enter(table, key, &connection);
+    }
+
+    fn of(&self, table: Table) -> &Elements {
+        match table {
+            Table::Assured => &self.assured,
+            Table::Unassured => &self.unassured,
+        }
+    }
+
+    fn of_mut(&mut self, table: Table) -> &mut Elements {
+        match table {
+            Table::Assured => &mut self.assured,
+            Table::Unassured => &mut self.unassured,
+        }
+    }
+}
+
+pub(crate) fn tuple(protocol: Protocol, source: SocketAddr, destination: SocketAddr) -> Tuple {
+    Tuple {
+        source: source.ip().into(),
+        destination: destination.ip().into(),
+        source_port: source.port().to_be(),
+        destination_port: destination.port().to_be(),
+        protocol: match protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        },
+        ..Tuple::default()
+    }
+}
+
+/// A fingerprint ends its name.
+fn pin(pins: &Path, name: &str) -> PathBuf {
+    let prefix = format!("{name}_");
+    let entries = fs::read_dir(pins.join("maps")).unwrap();
+    let mut paths = entries.map(|entry| entry.unwrap().path());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with(&prefix)
+    };
+    paths.find(is_it).unwrap()
+}
