@@ -6,6 +6,7 @@
 mod backends;
 mod collection;
 mod connections;
+mod direct;
 mod drops;
 mod expiry;
 mod forgeries;
@@ -13,6 +14,7 @@ mod halves;
 mod lifecycle;
 mod line;
 mod paths;
+mod ports;
 mod refusals;
 mod rig;
 mod room;

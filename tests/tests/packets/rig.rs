@@ -18,7 +18,7 @@ use lb_agent::{
 use lb_common::Verdict;
 pub(crate) use lb_tests::packet::{Place, action, at};
 use lb_tests::{
-    lab::{Lab, LabOptions, Protocol},
+    lab::{Lab, LabOptions, Netns, Protocol},
     packet::{Returned, test_run},
 };
 
@@ -164,6 +164,11 @@ impl Rig {
             action,
             bytes,
         }
+    }
+
+    /// The node's namespace.
+    pub(crate) fn netns(&self) -> &Netns {
+        &self.lab.node(1).netns
     }
 
     /// Connections, seen from their clients' side.
