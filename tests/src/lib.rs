@@ -4,6 +4,7 @@
 pub mod api;
 pub mod conformance;
 pub mod demo;
+pub mod fuzz;
 pub mod lab;
 pub mod packet;
 pub mod verifier;

@@ -3,6 +3,7 @@
 mod apt;
 mod build;
 mod conformance;
+mod fuzz;
 mod process;
 mod run;
 mod runtime;
@@ -37,6 +38,9 @@ enum Task {
     Conformance(conformance::Options),
     /// Build, then print how much work each program is for the verifier.
     Verifier(verifier::Options),
+    /// Build, then send packets of every kind through the programs and compare
+    /// what comes out with a model.
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -60,5 +64,6 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Run(options) => run::run(&workspace, &options),
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Verifier(options) => verifier::run(&workspace, &options),
+        Task::Fuzz(options) => fuzz::run(&workspace, &options),
     }
 }

@@ -4,11 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use lb_agent::{
     compile::{Port, PortId, frontend_key},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     lab::{Netns, Residue, forwarding},
-    packet::{Place, Returned, test_run},
+    packet::{Place, Returned, pinned, test_run},
 };
 
 /// Longer than what is retired rests.
@@ -203,9 +203,7 @@ impl<'a> Node<'a> {
         name: &str,
         kind: fn(MapData) -> Map,
     ) -> Result<BpfHashMap<MapData, K, V>> {
-        let path = pin(&self.pins, name)?;
-        let data = MapData::from_pin(&path).with_context(|| path.display().to_string())?;
-        Ok(BpfHashMap::try_from(kind(data))?)
+        Ok(BpfHashMap::try_from(kind(pinned(&self.pins, name)?))?)
     }
 
     fn write(&mut self, changes: Vec<(PortId, Option<Port>)>) -> Result<()> {
@@ -225,14 +223,4 @@ pub(crate) fn is_local(port: Option<&Port>, endpoint: SocketAddr) -> bool {
         .flat_map(|port| port.cluster.union(&port.local));
     let mut here = backends.filter(|backend| backend.local);
     here.any(|backend| (backend.address, backend.port) == (endpoint.ip(), endpoint.port()))
-}
-
-fn pin(pins: &Path, name: &str) -> Result<PathBuf> {
-    let start = format!("{name}_");
-    let mut files = std::fs::read_dir(pins.join("maps"))?.flatten();
-    let ours = |file: &std::fs::DirEntry| file.file_name().to_string_lossy().starts_with(&start);
-    let file = files
-        .find(ours)
-        .with_context(|| format!("no pinned map {name}"))?;
-    Ok(file.path())
 }

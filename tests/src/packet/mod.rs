@@ -9,8 +9,11 @@ mod icmp;
 pub mod sctp;
 #[cfg(test)]
 mod tests;
+mod pin;
+pub mod wiring;
 
 pub use answer::{Answer, Content};
 pub use fragment::fragments;
 pub use hook::{Place, Returned, action, at, test_run};
 pub use icmp::{Icmp, quote};
+pub use pin::pinned;

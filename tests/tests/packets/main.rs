@@ -22,13 +22,15 @@ mod shapes;
 mod tables;
 mod untouched;
 mod ways;
-mod wiring;
 
 use std::net::SocketAddr;
 
 use lb_tests::{
     lab::{Family, Pair, Protocol},
-    packet::frame::{self, SYN, Transport},
+    packet::{
+        frame::{self, SYN, Transport},
+        wiring,
+    },
 };
 
 /// Both families and protocols.

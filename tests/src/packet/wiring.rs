@@ -8,15 +8,14 @@
 
 use std::collections::BTreeMap;
 
+use super::frame::NODE_MAC;
+use crate::lab::{Family, Pair};
 use lb_agent::interfaces::{Device, Interface, Kind};
-use lb_tests::{
-    lab::{Family, Pair},
-    packet::frame::NODE_MAC,
-};
 
 /// An address of each family, told apart by `network` and `host`:
 /// 10.`network`.0.`host` and fd00:`network`::`host`.
-pub(crate) const fn inner(network: u8, host: u8) -> Pair {
+#[must_use]
+pub const fn inner(network: u8, host: u8) -> Pair {
     Pair {
         v4: std::net::Ipv4Addr::new(10, network, 0, host),
         v6: std::net::Ipv6Addr::new(0xfd00, network as u16, 0, 0, 0, 0, 0, host as u16),
@@ -24,42 +23,44 @@ pub(crate) const fn inner(network: u8, host: u8) -> Pair {
 }
 
 /// 198.18.`network`.`host` and 2001:db8:`network`::`host`.
-pub(crate) const fn outer(network: u8, host: u8) -> Pair {
+#[must_use]
+pub const fn outer(network: u8, host: u8) -> Pair {
     Pair {
         v4: std::net::Ipv4Addr::new(198, 18, network, host),
         v6: std::net::Ipv6Addr::new(0x2001, 0xdb8, network as u16, 0, 0, 0, 0, host as u16),
     }
 }
 
-pub(crate) const LOOPBACK: Pair = Pair {
+pub const LOOPBACK: Pair = Pair {
     v4: std::net::Ipv4Addr::LOCALHOST,
     v6: std::net::Ipv6Addr::LOCALHOST,
 };
 
 /// The node, on its first and its second uplink.
-pub(crate) const NODE: Pair = outer(0, 1);
-pub(crate) const NODE1: Pair = outer(1, 1);
-pub(crate) const CLIENT: Pair = inner(50, 7);
+pub const NODE: Pair = outer(0, 1);
+pub const NODE1: Pair = outer(1, 1);
+pub const CLIENT: Pair = inner(50, 7);
 /// A client behind the second uplink.
-pub(crate) const CLIENT1: Pair = inner(51, 7);
-pub(crate) const POD: Pair = inner(8, 10);
-pub(crate) const POD1: Pair = inner(8, 11);
-pub(crate) const REMOTE: Pair = inner(9, 10);
+pub const CLIENT1: Pair = inner(51, 7);
+pub const POD: Pair = inner(8, 10);
+pub const POD1: Pair = inner(8, 11);
+pub const REMOTE: Pair = inner(9, 10);
 /// By way of the second uplink.
-pub(crate) const REMOTE1: Pair = inner(10, 10);
+pub const REMOTE1: Pair = inner(10, 10);
 /// By way of a gateway whose link-layer address nobody knows.
-pub(crate) const FAR: Pair = inner(11, 10);
+pub const FAR: Pair = inner(11, 10);
 /// Where the routing table says no.
-pub(crate) const FORBIDDEN: Pair = inner(12, 10);
+pub const FORBIDDEN: Pair = inner(12, 10);
 
-pub(crate) const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-pub(crate) const GATEWAY1_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const GATEWAY1_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 /// What frames are addressed to.
-pub(crate) const UP0_MAC: [u8; 6] = NODE_MAC;
-pub(crate) const UP1_MAC: [u8; 6] = NODE_MAC;
+pub const UP0_MAC: [u8; 6] = NODE_MAC;
+pub const UP1_MAC: [u8; 6] = NODE_MAC;
 
 /// What iproute2 is told.
-pub(crate) fn batch() -> String {
+#[must_use]
+pub fn batch() -> String {
     let mut batch = String::new();
     let mut add = |line: String| batch += &(line + "\n");
     for (name, mac) in [
@@ -110,7 +111,8 @@ pub(crate) fn batch() -> String {
 }
 
 /// What the dataplane is told of them.
-pub(crate) fn interfaces(indices: &BTreeMap<String, u32>) -> Vec<Interface> {
+#[must_use]
+pub fn interfaces(indices: &BTreeMap<String, u32>) -> Vec<Interface> {
     let veth = Device::Veth {
         peer_elsewhere: true,
     };

@@ -1,0 +1,94 @@
+//! Packets of every kind through the loaded programs, and through a model of
+//! what they are to do: what comes out must be the same, byte by byte.
+
+mod counters;
+mod flow;
+mod generate;
+mod model;
+mod mutate;
+mod node;
+mod place;
+mod play;
+mod sequence;
+mod shrink;
+mod world;
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use anyhow::Result;
+
+use self::{play::Player, sequence::Sequence, world::World};
+
+/// Sequences between looks for what the model does not know of.
+const CLEAN_EVERY: u64 = 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Packets to send, at least.
+    pub packets: u64,
+    /// The sequence to begin with; the next ones count up from it.
+    pub seed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub packets: u64,
+    /// Sequences that were sent whole.
+    pub sequences: u64,
+    /// Packets by hook and verdict.
+    pub verdicts: BTreeMap<(&'static str, &'static str), u64>,
+    /// The first difference, for a person to read.
+    pub failure: Option<String>,
+}
+
+/// Sends packets until there are enough, or one comes out wrong.
+///
+/// # Errors
+/// The kernel refuses a step; needs root.
+pub fn run(options: Options) -> Result<Report> {
+    let world = World::new();
+    node::with(&world, |node| {
+        let mut player = Player::new(node, &world);
+        let mut report = Report {
+            packets: 0,
+            sequences: 0,
+            verdicts: BTreeMap::new(),
+            failure: None,
+        };
+        while report.packets < options.packets {
+            let seed = options.seed.wrapping_add(report.sequences);
+            let sequence = generate::sequence(&world, seed);
+            let (sent, difference) = player.play(&sequence)?;
+            report.packets += sent;
+            if difference.is_some() {
+                report.failure = Some(explain(&mut player, &sequence, seed, report.packets)?);
+                break;
+            }
+            report.sequences += 1;
+            if report.sequences.is_multiple_of(CLEAN_EVERY) {
+                player.ensure_clean()?;
+            }
+        }
+        player.ensure_clean()?;
+        report.verdicts = player.verdicts();
+        Ok(report)
+    })
+}
+
+/// The difference in its simplest form.
+fn explain(player: &mut Player<'_>, sequence: &Sequence, seed: u64, packet: u64) -> Result<String> {
+    let (simplest, difference) = shrink::shrink(player, sequence)?;
+    let mut text =
+        format!("packet {packet}, again with `cargo xtask fuzz --seed {seed} --packets 1`\n");
+    match difference {
+        Some(difference) => {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "xdp {}; {difference}of", simplest.has_xdp);
+            for step in &simplest.steps {
+                let _ = writeln!(text, "  {:?} of {:?}", step, simplest.talks[step.talk]);
+            }
+        }
+        None => text += "it did not happen again\n",
+    }
+    Ok(text)
+}

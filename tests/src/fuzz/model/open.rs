@@ -1,0 +1,213 @@
+//! The first packet of a connection.
+
+use lb_common::{Hook, Verdict};
+
+use super::{
+    Model, Seen,
+    connections::{Half, Way},
+    plan::{Client, Opening, Plan},
+    routes::owner,
+    starts_flow,
+};
+use crate::{
+    fuzz::{
+        flow::Flow,
+        world::{Backend, Frontend, Policy},
+    },
+    packet::wiring::UP0_MAC,
+};
+
+/// Source ports that are drawn when the client's own is taken.
+const DRAWN: std::ops::RangeInclusive<u16> = 61_000..=65_535;
+
+pub(super) enum Opened {
+    Entered(Half),
+    Not(Verdict),
+}
+
+impl Model<'_> {
+    pub(super) fn open(&mut self, at: &Opening<'_>, seen: &Seen<'_>) -> Result<Opened, String> {
+        let parsed = at.parsed;
+        let flow = parsed.flow;
+        let Some(frontend) = self.world.frontends.get(&(flow.destination, flow.protocol)) else {
+            return Ok(Opened::Not(self.miss(at)));
+        };
+        let client = at.client();
+        let is_node = client == Client::Node;
+        // What is forwarded was looked at where it came in.
+        if is_node && at.place.origin.is_some() || !is_node && flow.destination.ip().is_loopback() {
+            return Ok(Opened::Not(Verdict::NoFrontend));
+        }
+        if !starts_flow(parsed) {
+            return Ok(Opened::Not(Verdict::Stray));
+        }
+        if is_overheard(at) {
+            return Ok(Opened::Not(Verdict::Overheard));
+        }
+        let is_let_in = |sources: &ipnet::IpNet| sources.contains(&flow.source.ip());
+        if !frontend.sources.as_ref().is_none_or(is_let_in) {
+            return Ok(Opened::Not(Verdict::SourceRange));
+        }
+        let all = &self.world.services[frontend.service].backends;
+        let usable: Vec<Backend> = match (frontend.policy, client) {
+            (Policy::Local, Client::Outside) => all
+                .iter()
+                .filter(|backend| backend.local)
+                .copied()
+                .collect(),
+            _ => all.clone(),
+        };
+        if usable.is_empty() {
+            return Ok(Opened::Not(match all.is_empty() {
+                true => Verdict::Rejected,
+                false => Verdict::NoLocalBackend,
+            }));
+        }
+        self.enter(at, seen, frontend, &usable)
+    }
+
+    /// Takes what the programs drew, if it is allowed.
+    fn enter(
+        &mut self,
+        at: &Opening<'_>,
+        seen: &Seen<'_>,
+        frontend: &Frontend,
+        usable: &[Backend],
+    ) -> Result<Opened, String> {
+        let flow = at.parsed.flow;
+        let client = (flow.source.ip(), frontend.service);
+        let has_affinity = self.world.services[frontend.service].has_affinity;
+        let kept = self.clients.get(&client).copied().flatten();
+        let allowed = match kept.filter(|_| has_affinity) {
+            Some(kept) if usable.contains(&kept) => vec![kept],
+            _ => usable.to_vec(),
+        };
+        let plans = || allowed.iter().map(|one| (one, at.plan(frontend, one)));
+        let failing = |verdict| plans().find(|(_, plan)| *plan == Err(verdict));
+        if let Some((backend, _)) = failing(seen.verdict) {
+            if has_affinity {
+                let is_known = allowed.len() == 1;
+                self.clients.insert(client, is_known.then_some(*backend));
+            }
+            return Ok(Opened::Not(seen.verdict));
+        }
+        let Some(drawn) = (seen.translated)(&flow) else {
+            let all: Vec<_> = plans().collect();
+            return Err(format!(
+                "{flow} is not in the table; expected one of {all:?}"
+            ));
+        };
+        let found = plans().find_map(|(backend, plan)| {
+            let plan = plan.ok()?;
+            (plan.translated.destination == drawn.destination).then_some((*backend, plan))
+        });
+        let Some((backend, plan)) = found else {
+            return Err(format!("{flow} became {drawn}; accepted: {allowed:?}"));
+        };
+        self.check_source(&flow, &plan.translated, &drawn)?;
+        if has_affinity {
+            self.clients.insert(client, Some(backend));
+        }
+        Ok(Opened::Entered(
+            self.add(flow, drawn, plan, backend, frontend),
+        ))
+    }
+
+    fn check_source(&self, flow: &Flow, wanted: &Flow, drawn: &Flow) -> Result<(), String> {
+        if wanted.source.ip() != drawn.source.ip() {
+            return Err(format!("{flow} became {drawn}, not {wanted}"));
+        }
+        let is_free = |to: &Flow| self.connections.is_free(&to.reverse(), flow);
+        let kept = wanted == drawn;
+        if kept != is_free(wanted) {
+            let other = self.connections.get(&wanted.reverse());
+            return Err(format!(
+                "{flow} became {drawn}, and the port is of {other:?}"
+            ));
+        }
+        if !(kept || DRAWN.contains(&drawn.source.port()) && is_free(drawn)) {
+            return Err(format!(
+                "{flow} became {drawn}, from a port not to be drawn"
+            ));
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        flow: Flow,
+        drawn: Flow,
+        plan: Plan,
+        backend: Backend,
+        frontend: &Frontend,
+    ) -> Half {
+        let forward = Half {
+            translated: drawn,
+            backend,
+            service: frontend.service,
+            way: Way::Forward,
+            path: plan.path,
+            is_closing: false,
+        };
+        let reply = Half {
+            translated: flow.reverse(),
+            way: plan.reply_way,
+            path: plan.reply_path,
+            ..forward
+        };
+        self.connections.enter(flow, forward, reply);
+        forward
+    }
+
+    /// What becomes of a packet that no frontend stands for.
+    fn miss(&mut self, at: &Opening<'_>) -> Verdict {
+        let flow = at.parsed.flow;
+        if !starts_flow(at.parsed) {
+            return Verdict::NoFrontend;
+        }
+        if self.enters_here(at) {
+            self.connections.yield_to(&flow);
+        }
+        let was_seen = match at.place.hook {
+            Hook::Xdp => false,
+            Hook::TcIngress => at.place.interface == "lo",
+            Hook::TcEgress => at.place.origin.is_some(),
+        };
+        let to = flow.destination.ip();
+        let networks = &self.world.service_networks;
+        if was_seen || !networks.iter().any(|network| network.contains(&to)) {
+            return Verdict::NoFrontend;
+        }
+        if is_overheard(at) {
+            return Verdict::Overheard;
+        }
+        match self.world.cluster_ips.contains(&to) {
+            true => Verdict::Rejected,
+            false => Verdict::NoService,
+        }
+    }
+
+    /// Whether no other hook can have translated the packet before.
+    fn enters_here(&self, at: &Opening<'_>) -> bool {
+        match at.place.hook {
+            Hook::Xdp => owner(at.parsed.flow.source.ip()).is_none(),
+            Hook::TcEgress => at.place.origin.is_none(),
+            Hook::TcIngress => match at.place.interface {
+                "lo" => false,
+                "up0" | "up1" => !self.has_xdp,
+                _ => true,
+            },
+        }
+    }
+}
+
+/// Whether a frame came in that is for another machine.
+fn is_overheard(at: &Opening<'_>) -> bool {
+    let mac = at.parsed.mac;
+    let is_uplink = at.place.interface.starts_with("up");
+    match at.place.hook {
+        Hook::Xdp => mac != UP0_MAC,
+        Hook::TcIngress => is_uplink && mac[0] & 1 == 0 && mac != UP0_MAC,
+        Hook::TcEgress => false,
+    }
+}

@@ -1,0 +1,338 @@
+//! A node in a namespace of its own, its maps, and the loaded programs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{
+    maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    programs::{Program, TestRun as _, TestRunOptions},
+};
+use lb_agent::{
+    compile::{self, FrontendKind, Port, PortId, Set, frontend_key},
+    dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
+    model::{self, ObjectName},
+    node::Settings,
+    reconcile::{Reconciler, Snapshot},
+};
+use lb_common::{Affinity, ClientKey, Connection, FrontendKey, Hook, Interface, Tuple, Verdict};
+use nix::{
+    net::if_::if_nameindex,
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
+    unistd::Pid,
+};
+
+use super::{
+    counters::Counters,
+    flow::Flow,
+    place::context,
+    world::{self, AFFINITY, Frontend, Policy, Service, TCP, UDP, World},
+};
+use crate::{
+    lab::{Family, Netns, Residue, forwarding},
+    packet::{Place, pinned, wiring},
+};
+
+/// Buckets of clients that refusals are limited by.
+const BUCKETS: u32 = 256;
+/// Room for what comes out longer than it went in.
+const GROWTH: usize = 2048;
+
+pub(crate) struct Node {
+    dataplane: Dataplane,
+    counters: Counters,
+    connections: BpfHashMap<MapData, Tuple, Connection>,
+    interfaces: BpfHashMap<MapData, u32, Interface>,
+    clients: BpfHashMap<MapData, ClientKey, Affinity>,
+    frontends: BpfHashMap<MapData, FrontendKey, lb_common::Frontend>,
+    /// What the programs call a service that has frontends.
+    services: BTreeMap<usize, u32>,
+    indices: BTreeMap<String, u32>,
+    /// Where frames come out.
+    buffer: Vec<u8>,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) verdict: Verdict,
+    pub(crate) action: i32,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Makes a node that serves `world` and works with it, on a thread inside its
+/// namespace that stays on one CPU.
+///
+/// # Errors
+/// Those of `work`; the kernel or iproute2 refuses a step; needs root.
+pub(crate) fn with<T: Send>(
+    world: &World,
+    work: impl FnOnce(&mut Node) -> Result<T> + Send,
+) -> Result<T> {
+    let residue = Residue::new()?;
+    let netns = Netns::create(format!("{}-node", residue.id()))?;
+    forwarding(&netns)?;
+    netns.ip(&format!("link set lo up\n{}", wiring::batch()))?;
+    let options = Options {
+        bpffs: residue.id().pins(),
+        xdp: XdpModeOption::Native,
+        tc: TcModeOption::Auto,
+        trace_packets: false,
+    };
+    netns.run(|| {
+        stay_on_this_cpu()?;
+        let mut node = Node::open(&options)?;
+        node.serve(world)?;
+        work(&mut node)
+    })
+}
+
+impl Node {
+    fn open(options: &Options) -> Result<Self> {
+        let mut dataplane = Dataplane::open(options)?;
+        let all = if_nameindex().context("listing interfaces")?;
+        let index = |interface: &nix::net::if_::Interface| {
+            let name = interface.name().to_string_lossy().into_owned();
+            (name, interface.index())
+        };
+        let indices: BTreeMap<String, u32> = all.iter().map(index).collect();
+        if let Some(error) = dataplane
+            .sync_interfaces(&wiring::interfaces(&indices))
+            .first()
+        {
+            bail!("{error}");
+        }
+        let pins = &options.bpffs;
+        let connections = Map::LruHashMap(pinned(pins, "CONNECTIONS")?);
+        let interfaces = Map::HashMap(pinned(pins, "INTERFACES")?);
+        let clients = Map::LruHashMap(pinned(pins, "AFFINITY")?);
+        let frontends = Map::HashMap(pinned(pins, "FRONTENDS")?);
+        Ok(Self {
+            dataplane,
+            counters: Counters::new(pinned(pins, "COUNTERS")?)?,
+            connections: BpfHashMap::try_from(connections)?,
+            interfaces: BpfHashMap::try_from(interfaces)?,
+            clients: BpfHashMap::try_from(clients)?,
+            frontends: BpfHashMap::try_from(frontends)?,
+            services: BTreeMap::new(),
+            indices,
+            buffer: Vec::new(),
+        })
+    }
+
+    fn serve(&mut self, world: &World) -> Result<()> {
+        self.dataplane.configure(&Settings {
+            pods_by_interface: true,
+            pod_networks: BTreeSet::new(),
+            service_networks: world.service_networks.iter().copied().collect(),
+        })?;
+        let mut ports: Vec<Port> = world.services.iter().map(port).collect();
+        for ((at, protocol), frontend) in &world.frontends {
+            let port = &mut ports[frontend.service];
+            let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
+            port.frontends.insert(key, told(frontend));
+            port.sources.extend(frontend.sources);
+        }
+        for address in &world.cluster_ips {
+            let nobody = Service {
+                name: "any-port",
+                family: Family::of(*address),
+                protocol: TCP,
+                has_affinity: false,
+                backends: Vec::new(),
+            };
+            let mut port = port(&nobody);
+            let refused = compile::Frontend {
+                kind: FrontendKind::AnyPort,
+                inside: Set::Nobody,
+                outside: Set::Nobody,
+                restricted: false,
+                masquerade: false,
+            };
+            let key = FrontendKey::any_port((*address).into());
+            port.frontends.insert(key, refused);
+            ports.push(port);
+        }
+        let changes = ports.into_iter().map(|port| (port.id.clone(), Some(port)));
+        let mut reconciler = Reconciler::new(Snapshot::default());
+        reconciler.apply(changes.collect(), Duration::ZERO, &mut self.dataplane);
+        let failures = reconciler.failures();
+        ensure!(failures == 0, "the kernel refused {failures} writes");
+        for ((at, protocol), frontend) in &world.frontends {
+            let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
+            let held = self.frontends.get(&key, 0)?;
+            self.services.insert(frontend.service, held.service);
+        }
+        Ok(())
+    }
+
+    /// Runs the program at `place` on a frame.
+    pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Result<Outcome> {
+        let context = context(place, &self.indices, frame.len());
+        self.buffer.resize(frame.len() + GROWTH, 0);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut self.buffer),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let ebpf = self.dataplane.ebpf_mut();
+        let name = match place.hook {
+            Hook::Xdp => "lb_xdp",
+            Hook::TcIngress => "lb_ingress",
+            Hook::TcEgress => "lb_egress",
+        };
+        let result = match ebpf.program(name).context(name)? {
+            Program::Xdp(program) => program.test_run(options),
+            Program::SchedClassifier(program) => program.test_run(options),
+            _ => bail!("{name} is another kind of program"),
+        };
+        let result = result.with_context(|| format!("{place:?} {frame:02x?}"))?;
+        Ok(Outcome {
+            verdict: self.verdict(place.hook)?,
+            action: result.return_value.cast_signed(),
+            bytes: self.buffer[..result.data_size_out as usize].to_vec(),
+        })
+    }
+
+    /// The one that was counted.
+    fn verdict(&mut self, hook: Hook) -> Result<Verdict> {
+        // The kernel greets neighbours on the real interfaces when it pleases.
+        let is_noise = |verdict| matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol);
+        let counted = self.counters.counted(hook)?;
+        let mut heard = counted.iter().filter(|(verdict, _)| !is_noise(*verdict));
+        match (heard.next(), heard.next()) {
+            (Some(&(verdict, 1)), None) => Ok(verdict),
+            (None, None) if !counted.is_empty() => Ok(counted[0].0),
+            _ => bail!("a packet is counted once: {counted:?}"),
+        }
+    }
+
+    /// What the programs know of a flow.
+    pub(crate) fn connection(&self, flow: &Flow) -> Result<Option<Connection>> {
+        match self.connections.get(&flow.key(), 0) {
+            Ok(connection) => Ok(Some(connection)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error).context("CONNECTIONS"),
+        }
+    }
+
+    /// Everything in the connection table.
+    pub(crate) fn connections(&self) -> Result<BTreeMap<Flow, Connection>> {
+        let entries = self.connections.iter();
+        let entries = entries.map(|entry| entry.map(|(key, value)| (Flow::from(&key), value)));
+        entries.collect::<Result<_, _>>().context("CONNECTIONS")
+    }
+
+    pub(crate) fn forget(&mut self, flows: impl Iterator<Item = Flow>) -> Result<()> {
+        for flow in flows {
+            gone(self.connections.remove(&flow.key())).context("CONNECTIONS")?;
+        }
+        Ok(())
+    }
+
+    /// Forgets which backend a client of a service had last.
+    pub(crate) fn forget_client(&mut self, client: IpAddr, service: usize) -> Result<()> {
+        let key = ClientKey {
+            client: client.into(),
+            service: self.services[&service],
+        };
+        gone(self.clients.remove(&key)).context("AFFINITY")
+    }
+
+    pub(crate) fn forget_all_clients(&mut self) -> Result<()> {
+        Ok(self.dataplane.forget_clients()?)
+    }
+
+    /// Lets every client be refused as often as one that never was.
+    pub(crate) fn forget_refusals(&mut self) -> Result<()> {
+        let map = self.dataplane.ebpf_mut().map_mut("REFUSALS");
+        let mut buckets: PerCpuArray<_, u64> = map.context("REFUSALS")?.try_into()?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        for bucket in 0..BUCKETS {
+            buckets.set(bucket, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether XDP runs on the uplinks, as far as the programs know.
+    pub(crate) fn say_xdp(&mut self, runs: bool) -> Result<()> {
+        for name in ["up0", "up1"] {
+            let index = self.indices[name];
+            let mut record = self.interfaces.get(&index, 0)?;
+            record.flags = match runs {
+                true => record.flags | Interface::XDP,
+                false => record.flags & !Interface::XDP,
+            };
+            self.interfaces.insert(index, record, 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// The kernel may have evicted an element.
+fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        result => result,
+    }
+}
+
+/// A service port without frontends.
+fn port(service: &Service) -> Port {
+    let backend = |backend: &world::Backend| compile::Backend {
+        address: backend.at.ip(),
+        port: backend.at.port(),
+        local: backend.local,
+    };
+    let backends: BTreeSet<_> = service.backends.iter().map(backend).collect();
+    Port {
+        id: PortId {
+            service: ObjectName::new("default", service.name),
+            port: String::new(),
+            protocol: told_protocol(service.protocol),
+            family: match service.family {
+                Family::V4 => model::Family::V4,
+                Family::V6 => model::Family::V6,
+            },
+        },
+        frontends: BTreeMap::new(),
+        local: backends.iter().filter(|one| one.local).cloned().collect(),
+        serving: backends.clone(),
+        cluster: backends,
+        affinity_seconds: if service.has_affinity { AFFINITY } else { 0 },
+        sources: BTreeSet::new(),
+    }
+}
+
+fn told_protocol(number: u8) -> model::Protocol {
+    match number {
+        TCP => model::Protocol::Tcp,
+        UDP => model::Protocol::Udp,
+        _ => model::Protocol::Sctp,
+    }
+}
+
+/// A frontend as it is told to the reconciler.
+fn told(frontend: &Frontend) -> compile::Frontend {
+    compile::Frontend {
+        kind: FrontendKind::ClusterIp,
+        inside: Set::Cluster,
+        outside: match frontend.policy {
+            Policy::Cluster => Set::Cluster,
+            Policy::Local => Set::Local,
+        },
+        restricted: frontend.sources.is_some(),
+        masquerade: frontend.masquerade,
+    }
+}
+
+/// Counters and limits are kept for each CPU.
+fn stay_on_this_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}

@@ -1,0 +1,349 @@
+//! A sequence, sent through the programs and the model side by side.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
+
+use anyhow::{Result, ensure};
+use lb_common::{Connection, Hook, Verdict};
+
+use super::{
+    flow::Flow,
+    model::{Known, KnownWay, Model, Seen, parse},
+    node::{Node, Outcome},
+    place::PLACES,
+    sequence::{Content, Made, Sequence, Step, Talk, What, Where},
+    world::World,
+};
+use crate::packet::{
+    Place,
+    action::{TC_PASS, XDP_PASS},
+    at,
+    frame::{Frame, NODE_MAC},
+};
+
+/// Answers after which limits of refusals are lifted anew: a client may have
+/// 100 at once.
+const REFUSALS: u32 = 90;
+
+/// Where programs and model part.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    /// Index of the step.
+    pub(crate) step: usize,
+    pub(crate) place: Place,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) found: Option<Outcome>,
+    pub(crate) expected: Result<Outcome, String>,
+}
+
+pub(crate) struct Player<'a> {
+    node: &'a mut Node,
+    world: &'a World,
+    refused: u32,
+    verdicts: BTreeMap<(u32, u32), u64>,
+}
+
+/// What the next frames of a talk are made of.
+#[derive(Clone, Default)]
+struct Trace {
+    /// What came out for the client's last packet.
+    request: Option<Vec<u8>>,
+    /// What came out last, where, and whether it was left to the stack.
+    last: Option<(Place, Vec<u8>, bool)>,
+}
+
+impl<'a> Player<'a> {
+    pub(crate) fn new(node: &'a mut Node, world: &'a World) -> Self {
+        Self {
+            node,
+            world,
+            refused: 0,
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    /// Packets by hook and verdict.
+    pub(crate) fn verdicts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let named = |(&(hook, verdict), &count): (&(u32, u32), &u64)| {
+            let (hook, verdict) = (Hook::ALL[hook as usize], Verdict::ALL[verdict as usize]);
+            ((hook.name(), verdict.name()), count)
+        };
+        self.verdicts.iter().map(named).collect()
+    }
+
+    /// Sends the packets to a node that knows no connection. Tells how many
+    /// were sent, and the first difference.
+    pub(crate) fn play(&mut self, sequence: &Sequence) -> Result<(u64, Option<Difference>)> {
+        let mut model = Model::new(self.world, sequence.has_xdp);
+        self.node.say_xdp(sequence.has_xdp)?;
+        let mut result = self.play_with(sequence, &mut model);
+        if let Ok((_, difference @ None)) = &mut result {
+            *difference = self.compare_tables(sequence, &model)?;
+        }
+        self.refused += model.refused();
+        if self.refused > REFUSALS {
+            self.node.forget_refusals()?;
+            self.refused = 0;
+        }
+        let known = model.connections().map(|(flow, _)| *flow);
+        self.node.forget(known)?;
+        if result
+            .as_ref()
+            .is_ok_and(|(_, difference)| difference.is_some())
+        {
+            let rest = self.node.connections()?;
+            self.node.forget(rest.into_keys())?;
+            self.node.forget_all_clients()?;
+        }
+        for (client, service) in model.clients() {
+            self.node.forget_client(client, service)?;
+        }
+        result
+    }
+
+    /// Whether the node knows what the model knows.
+    fn compare_tables(&self, sequence: &Sequence, model: &Model<'_>) -> Result<Option<Difference>> {
+        for (flow, half) in model.connections() {
+            let held = self.node.connection(flow)?;
+            if !held.is_some_and(|held| is_same(half, &held)) {
+                let reason = format!("{flow} is {held:?} in the table, expected {half:?}");
+                return Ok(Some(Difference::at_the_end(sequence, reason)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes sure that nothing is left of what was played.
+    pub(crate) fn ensure_clean(&self) -> Result<()> {
+        let left = self.node.connections()?;
+        ensure!(
+            left.is_empty(),
+            "nobody knows of these connections: {left:?}"
+        );
+        Ok(())
+    }
+
+    fn play_with(
+        &mut self,
+        sequence: &Sequence,
+        model: &mut Model<'_>,
+    ) -> Result<(u64, Option<Difference>)> {
+        let mut traces = vec![Trace::default(); sequence.talks.len()];
+        let mut sent = 0;
+        for (index, step) in sequence.steps.iter().enumerate() {
+            let talk = &sequence.talks[step.talk];
+            let trace = &mut traces[step.talk];
+            let Some((place, frame)) = make(sequence, talk, trace, step, model) else {
+                continue;
+            };
+            sent += 1;
+            let found = self.node.run(place, &frame)?;
+            let what = (place.hook as u32, found.verdict as u32);
+            *self.verdicts.entry(what).or_default() += 1;
+            let node = &*self.node;
+            let translated = |flow: &Flow| {
+                let connection = node.connection(flow).ok().flatten();
+                connection.map(|connection| Flow::from(&connection.translated))
+            };
+            let seen = Seen {
+                verdict: found.verdict,
+                translated: &translated,
+            };
+            let expected = model.run(place, &frame, &seen);
+            if expected.as_ref() != Ok(&found) {
+                let difference = Difference {
+                    step: index,
+                    place,
+                    frame,
+                    found: Some(found),
+                    expected,
+                };
+                return Ok((sent, Some(difference)));
+            }
+            let is_left = found.action
+                == if place.hook == Hook::Xdp {
+                    XDP_PASS
+                } else {
+                    TC_PASS
+                };
+            if matches!(step.what, What::Request(_)) {
+                trace.request = Some(found.bytes.clone());
+            }
+            trace.last = Some((place, found.bytes, is_left));
+        }
+        Ok((sent, None))
+    }
+}
+
+/// The step's frame and where it goes, if it can be sent.
+fn make(
+    sequence: &Sequence,
+    talk: &Talk,
+    trace: &Trace,
+    step: &Step,
+    model: &Model<'_>,
+) -> Option<(Place, Vec<u8>)> {
+    let mut made = match &step.what {
+        What::Request(content) => Made::from(&frame(talk, content, talk.client, talk.frontend)),
+        What::Reply(content) => {
+            let (from, to) = answering(talk, trace);
+            Made::from(&frame(talk, content, from, to))
+        }
+        What::Onward => {
+            let (_, bytes, _) = trace.last.as_ref()?;
+            made_of(bytes.clone())
+        }
+        What::Raw(bytes) => made_of(bytes.clone()),
+    };
+    let place = match step.place {
+        Where::At(place) => place,
+        Where::Entrance => talk.entrance,
+        Where::Next => match &step.what {
+            What::Onward => next(trace)?,
+            _ => reply_place(sequence, talk, &made, model),
+        },
+    };
+    for edit in &step.edits {
+        made.edit(edit);
+    }
+    is_runnable(place, &made.bytes).then_some((place, made.bytes))
+}
+
+fn frame(talk: &Talk, content: &Content, source: SocketAddr, destination: SocketAddr) -> Frame {
+    let mut frame = Frame::new(talk.transport(content.flags), source, destination);
+    frame.macs[0] = content.mac.unwrap_or(NODE_MAC);
+    frame.tags.clone_from(&talk.tags);
+    frame.options = talk.options;
+    frame.hops = content.hops;
+    frame.payload = (0..content.payload).map(|index| index as u8).collect();
+    frame
+}
+
+fn made_of(bytes: Vec<u8>) -> Made {
+    Made {
+        bytes,
+        network: 14,
+        transport: 34,
+    }
+}
+
+/// Ends of the reply to what came out last.
+fn answering(talk: &Talk, trace: &Trace) -> (SocketAddr, SocketAddr) {
+    let request = trace.request.as_ref();
+    let out = request.and_then(|bytes| parse(bytes).ok());
+    out.map_or((talk.frontend, talk.client), |out| {
+        (out.flow.destination, out.flow.source)
+    })
+}
+
+/// Where the stack would send the frame that was left to it.
+fn next(trace: &Trace) -> Option<Place> {
+    let (place, _, is_left) = trace.last.as_ref()?;
+    if !is_left {
+        return None;
+    }
+    Some(match place.hook {
+        Hook::Xdp => at(Hook::TcIngress, place.interface),
+        Hook::TcIngress => Place {
+            hook: Hook::TcEgress,
+            interface: if place.interface == "pod0" {
+                "up0"
+            } else {
+                "pod0"
+            },
+            origin: Some(place.interface),
+        },
+        Hook::TcEgress => return None,
+    })
+}
+
+/// Where a reply meets the program that is to translate it.
+fn reply_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>) -> Place {
+    let flow = parse(&made.bytes).ok().map(|parsed| parsed.flow);
+    let half = flow.as_ref().and_then(|flow| model.connection(flow));
+    let is_at_egress = half.is_some_and(|half| half.way == KnownWay::ReplyAtEgress);
+    if is_at_egress {
+        return at(Hook::TcEgress, talk.entrance.interface);
+    }
+    let from = flow.map(|flow| flow.source.ip());
+    let interface = from.map_or("up0", home);
+    match sequence.has_xdp && interface.starts_with("up") {
+        true => at(Hook::Xdp, interface),
+        false => at(Hook::TcIngress, interface),
+    }
+}
+
+/// Interface behind which an address is.
+fn home(address: std::net::IpAddr) -> &'static str {
+    use crate::packet::wiring::{CLIENT1, POD, POD1, REMOTE1};
+    match address {
+        _ if POD.contains(address) => "pod0",
+        _ if POD1.contains(address) => "pod1",
+        _ if REMOTE1.contains(address) || CLIENT1.contains(address) => "up1",
+        _ => "up0",
+    }
+}
+
+/// What BPF_PROG_TEST_RUN accepts: for TC, a whole IP header behind an IP
+/// EtherType; else one byte behind Ethernet.
+fn is_runnable(place: Place, frame: &[u8]) -> bool {
+    let least = match frame.get(12..14) {
+        Some([8, 0]) if place.hook != Hook::Xdp => 34,
+        Some([0x86, 0xdd]) if place.hook != Hook::Xdp => 54,
+        _ => 15,
+    };
+    frame.len() >= least
+}
+
+impl Difference {
+    fn at_the_end(sequence: &Sequence, reason: String) -> Self {
+        Self {
+            step: sequence.steps.len().saturating_sub(1),
+            place: PLACES[0],
+            frame: Vec::new(),
+            found: None,
+            expected: Err(reason),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let Self { step, place, .. } = self;
+        writeln!(
+            f,
+            "step {step} at {} {}",
+            place.hook.name(),
+            place.interface
+        )?;
+        match parse(&self.frame) {
+            Ok(parsed) => writeln!(f, "  {}, flags {:#x}", parsed.flow, parsed.flags)?,
+            Err(verdict) => writeln!(f, "  {verdict:?}")?,
+        }
+        writeln!(f, "  in       {}", hex(&self.frame))?;
+        if let Some(found) = &self.found {
+            writeln!(f, "  out      {}", hex(&found.bytes))?;
+        }
+        match &self.expected {
+            Ok(expected) => writeln!(f, "  expected {}", hex(&expected.bytes))?,
+            Err(reason) => writeln!(f, "  {reason}")?,
+        }
+        if let (Some(found), Ok(expected)) = (&self.found, &self.expected) {
+            writeln!(
+                f,
+                "  expected {:?}, action {}; found {:?}, action {}",
+                expected.verdict, expected.action, found.verdict, found.action
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the table holds the half that the model knows of.
+fn is_same(known: &Known, held: &Connection) -> bool {
+    let is_reply = held.flags & Connection::REPLY != 0;
+    let is_closing = held.flags & Connection::CLOSING != 0;
+    Flow::from(&held.translated) == known.translated
+        && is_reply == (known.way != KnownWay::Forward)
+        && is_closing == known.is_closing
+}
