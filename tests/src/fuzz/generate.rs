@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use fastrand::Rng;
 
 use super::{
+    model::Change,
     place::PLACES,
     sequence::{Content, Sequence, Step, Talk, What, Where},
     world::{BALANCER, PROTOCOLS, TCP, UDP, UNUSED, VIP, World},
@@ -151,7 +152,8 @@ fn step(rng: &mut Rng, talks: &[Talk]) -> Step {
     let (place, what) = match rng.u8(..) {
         0..130 => (Where::Entrance, What::Request(content(rng, talk, SYN))),
         130..215 => (Where::Next, What::Reply(content(rng, talk, SYN | ACK))),
-        215..250 => (Where::Next, What::Onward),
+        215..246 => (Where::Next, What::Onward),
+        246..250 => (Where::Next, What::Change(rng.usize(..4), change(rng))),
         _ => (Where::Entrance, What::Raw(mutate::noise(rng))),
     };
     let place = match rng.u8(..) {
@@ -201,6 +203,10 @@ fn content(rng: &mut Rng, talk: &Talk, opens: u8) -> Content {
             _ => rng.usize(1400..3000),
         },
     }
+}
+
+fn change(rng: &mut Rng) -> Change {
+    one(rng, &[Change::Remove, Change::Drain, Change::Return])
 }
 
 pub(crate) fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {

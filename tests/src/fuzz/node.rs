@@ -28,21 +28,26 @@ use nix::{
 use super::{
     counters::Counters,
     flow::Flow,
+    model::Endpoint,
     place::context,
     world::{self, AFFINITY, Frontend, Policy, Service, TCP, UDP, World},
 };
 use crate::{
     lab::{Family, Netns, Residue, forwarding},
-    packet::{Place, pinned, wiring},
+    packet::{Place, Returned, pinned, wiring},
 };
 
 /// Buckets of clients that refusals are limited by.
 const BUCKETS: u32 = 256;
+/// Longer than what is retired rests.
+const REST: Duration = Duration::from_secs(60);
 /// Room for what comes out longer than it went in.
 const GROWTH: usize = 2048;
 
 pub(crate) struct Node {
     dataplane: Dataplane,
+    reconciler: Reconciler,
+    now: Duration,
     counters: Counters,
     connections: BpfHashMap<MapData, Tuple, Connection>,
     interfaces: BpfHashMap<MapData, u32, Interface>,
@@ -112,6 +117,8 @@ impl Node {
         let frontends = Map::HashMap(pinned(pins, "FRONTENDS")?);
         Ok(Self {
             dataplane,
+            reconciler: Reconciler::new(Snapshot::default()),
+            now: Duration::ZERO,
             counters: Counters::new(pinned(pins, "COUNTERS")?)?,
             connections: BpfHashMap::try_from(connections)?,
             interfaces: BpfHashMap::try_from(interfaces)?,
@@ -129,13 +136,8 @@ impl Node {
             pod_networks: BTreeSet::new(),
             service_networks: world.service_networks.iter().copied().collect(),
         })?;
-        let mut ports: Vec<Port> = world.services.iter().map(port).collect();
-        for ((at, protocol), frontend) in &world.frontends {
-            let port = &mut ports[frontend.service];
-            let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
-            port.frontends.insert(key, told(frontend));
-            port.sources.extend(frontend.sources);
-        }
+        let services = 0..world.services.len();
+        let mut ports: Vec<Port> = services.map(|service| port_of(world, service)).collect();
         for address in &world.cluster_ips {
             let nobody = Service {
                 name: "any-port",
@@ -157,10 +159,7 @@ impl Node {
             ports.push(port);
         }
         let changes = ports.into_iter().map(|port| (port.id.clone(), Some(port)));
-        let mut reconciler = Reconciler::new(Snapshot::default());
-        reconciler.apply(changes.collect(), Duration::ZERO, &mut self.dataplane);
-        let failures = reconciler.failures();
-        ensure!(failures == 0, "the kernel refused {failures} writes");
+        self.apply(changes.collect())?;
         for ((at, protocol), frontend) in &world.frontends {
             let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
             let held = self.frontends.get(&key, 0)?;
@@ -169,8 +168,38 @@ impl Node {
         Ok(())
     }
 
+    /// Gives a service other backends.
+    pub(crate) fn change(
+        &mut self,
+        world: &World,
+        service: usize,
+        endpoints: &[Endpoint],
+    ) -> Result<()> {
+        let mut port = port_of(world, service);
+        let told = |endpoint: &Endpoint| told_backend(&endpoint.backend);
+        let usable = endpoints.iter().filter(|endpoint| endpoint.is_usable);
+        port.cluster = usable.map(told).collect();
+        port.local = port
+            .cluster
+            .iter()
+            .filter(|one| one.local)
+            .cloned()
+            .collect();
+        port.serving = endpoints.iter().map(told).collect();
+        self.apply(vec![(port.id.clone(), Some(port))])
+    }
+
+    fn apply(&mut self, changes: Vec<(PortId, Option<Port>)>) -> Result<()> {
+        self.now += REST;
+        self.reconciler
+            .apply(changes, self.now, &mut self.dataplane);
+        let failures = self.reconciler.failures();
+        ensure!(failures == 0, "the kernel refused {failures} writes");
+        Ok(())
+    }
+
     /// Runs the program at `place` on a frame.
-    pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Result<Outcome> {
+    pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Result<Returned> {
         let context = context(place, &self.indices, frame.len());
         self.buffer.resize(frame.len() + GROWTH, 0);
         let options = TestRunOptions {
@@ -191,24 +220,34 @@ impl Node {
             _ => bail!("{name} is another kind of program"),
         };
         let result = result.with_context(|| format!("{place:?} {frame:02x?}"))?;
-        Ok(Outcome {
-            verdict: self.verdict(place.hook)?,
+        Ok(Returned {
             action: result.return_value.cast_signed(),
             bytes: self.buffer[..result.data_size_out as usize].to_vec(),
         })
     }
 
-    /// The one that was counted.
-    fn verdict(&mut self, hook: Hook) -> Result<Verdict> {
-        // The kernel greets neighbours on the real interfaces when it pleases.
-        let is_noise = |verdict| matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol);
-        let counted = self.counters.counted(hook)?;
-        let mut heard = counted.iter().filter(|(verdict, _)| !is_noise(*verdict));
+    /// Whether the last packet was counted so, and once.
+    pub(crate) fn is_counted(&mut self, hook: Hook, verdict: Verdict) -> Result<bool> {
+        self.counters.take(hook, verdict)
+    }
+
+    /// How the last packet was counted, if that is not accounted for.
+    pub(crate) fn verdict(&self, hook: Hook) -> Result<Verdict> {
+        let counted = self.counters.rest()?;
+        let mut heard = counted.iter().filter(|one| !is_noise(one.1));
         match (heard.next(), heard.next()) {
-            (Some(&(verdict, 1)), None) => Ok(verdict),
-            (None, None) if !counted.is_empty() => Ok(counted[0].0),
-            _ => bail!("a packet is counted once: {counted:?}"),
+            (Some(&(at, verdict, 1)), None) if at == hook => Ok(verdict),
+            (None, None) if !counted.is_empty() => Ok(counted[0].1),
+            _ => bail!("a packet is counted once, where it is: {counted:?}"),
         }
+    }
+
+    /// What was counted beside the packets that were sent.
+    pub(crate) fn uncalled(&mut self) -> Result<Vec<(Hook, Verdict, u64)>> {
+        let mut counted = self.counters.rest()?;
+        counted.retain(|one| !is_noise(one.1));
+        self.counters.settle()?;
+        Ok(counted)
     }
 
     /// What the programs know of a flow.
@@ -273,6 +312,11 @@ impl Node {
     }
 }
 
+/// The kernel greets neighbours on the real interfaces when it pleases.
+fn is_noise(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol)
+}
+
 /// The kernel may have evicted an element.
 fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
@@ -281,14 +325,21 @@ fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
+/// One of the world's service ports.
+fn port_of(world: &World, service: usize) -> Port {
+    let mut port = port(&world.services[service]);
+    let frontends = world.frontends.iter();
+    for ((at, protocol), frontend) in frontends.filter(|(_, one)| one.service == service) {
+        let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
+        port.frontends.insert(key, told(frontend));
+        port.sources.extend(frontend.sources);
+    }
+    port
+}
+
 /// A service port without frontends.
 fn port(service: &Service) -> Port {
-    let backend = |backend: &world::Backend| compile::Backend {
-        address: backend.at.ip(),
-        port: backend.at.port(),
-        local: backend.local,
-    };
-    let backends: BTreeSet<_> = service.backends.iter().map(backend).collect();
+    let backends: BTreeSet<_> = service.backends.iter().map(told_backend).collect();
     Port {
         id: PortId {
             service: ObjectName::new("default", service.name),
@@ -305,6 +356,14 @@ fn port(service: &Service) -> Port {
         cluster: backends,
         affinity_seconds: if service.has_affinity { AFFINITY } else { 0 },
         sources: BTreeSet::new(),
+    }
+}
+
+fn told_backend(backend: &world::Backend) -> compile::Backend {
+    compile::Backend {
+        address: backend.at.ip(),
+        port: backend.at.port(),
+        local: backend.local,
     }
 }
 

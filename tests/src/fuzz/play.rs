@@ -7,14 +7,14 @@ use lb_common::{Connection, Hook, Verdict};
 
 use super::{
     flow::Flow,
-    model::{Known, KnownWay, Model, Seen, parse},
+    model::{Change, Endpoint, Known, KnownWay, Model, Seen, parse},
     node::{Node, Outcome},
     place::PLACES,
     sequence::{Content, Made, Sequence, Step, Talk, What, Where},
     world::World,
 };
 use crate::packet::{
-    Place,
+    Place, Returned,
     action::{TC_PASS, XDP_PASS},
     at,
     frame::{Frame, NODE_MAC},
@@ -93,6 +93,16 @@ impl<'a> Player<'a> {
             let rest = self.node.connections()?;
             self.node.forget(rest.into_keys())?;
             self.node.forget_all_clients()?;
+            self.node.uncalled()?;
+        }
+        for service in model.changed() {
+            let all = &self.world.services[service].backends;
+            let all = all.iter().map(|&backend| Endpoint {
+                backend,
+                is_usable: true,
+            });
+            self.node
+                .change(self.world, service, &all.collect::<Vec<_>>())?;
         }
         for (client, service) in model.clients() {
             self.node.forget_client(client, service)?;
@@ -100,8 +110,59 @@ impl<'a> Player<'a> {
         result
     }
 
+    /// What came out, with the verdict that it was counted by.
+    fn outcome(
+        &mut self,
+        hook: Hook,
+        Returned { action, bytes }: Returned,
+        expected: Option<&Outcome>,
+    ) -> Result<Outcome> {
+        let mut verdict = None;
+        if let Some(expected) = expected
+            && self.node.is_counted(hook, expected.verdict)?
+        {
+            verdict = Some(expected.verdict);
+        }
+        let verdict = verdict.map_or_else(|| self.node.verdict(hook), Ok)?;
+        let what = (hook as u32, verdict as u32);
+        *self.verdicts.entry(what).or_default() += 1;
+        Ok(Outcome {
+            verdict,
+            action,
+            bytes,
+        })
+    }
+
+    fn change(
+        &mut self,
+        talk: &Talk,
+        number: usize,
+        change: Change,
+        model: &mut Model<'_>,
+    ) -> Result<()> {
+        let frontend = self.world.frontends.get(&(talk.frontend, talk.protocol));
+        let Some(service) = frontend.map(|frontend| frontend.service) else {
+            return Ok(());
+        };
+        let all = &self.world.services[service].backends;
+        let Some(backend) = all.get(number % all.len().max(1)) else {
+            return Ok(());
+        };
+        let endpoints = model.change(service, *backend, change);
+        self.node.change(self.world, service, &endpoints)
+    }
+
     /// Whether the node knows what the model knows.
-    fn compare_tables(&self, sequence: &Sequence, model: &Model<'_>) -> Result<Option<Difference>> {
+    fn compare_tables(
+        &mut self,
+        sequence: &Sequence,
+        model: &Model<'_>,
+    ) -> Result<Option<Difference>> {
+        let uncalled = self.node.uncalled()?;
+        if !uncalled.is_empty() {
+            let reason = format!("counted beside what was sent: {uncalled:?}");
+            return Ok(Some(Difference::at_the_end(sequence, reason)));
+        }
         for (flow, half) in model.connections() {
             let held = self.node.connection(flow)?;
             if !held.is_some_and(|held| is_same(half, &held)) {
@@ -132,23 +193,27 @@ impl<'a> Player<'a> {
         for (index, step) in sequence.steps.iter().enumerate() {
             let talk = &sequence.talks[step.talk];
             let trace = &mut traces[step.talk];
+            if let What::Change(number, change) = step.what {
+                self.change(talk, number, change, model)?;
+                continue;
+            }
             let Some((place, frame)) = make(sequence, talk, trace, step, model) else {
                 continue;
             };
             sent += 1;
-            let found = self.node.run(place, &frame)?;
-            let what = (place.hook as u32, found.verdict as u32);
-            *self.verdicts.entry(what).or_default() += 1;
+            let returned = self.node.run(place, &frame)?;
             let node = &*self.node;
             let translated = |flow: &Flow| {
                 let connection = node.connection(flow).ok().flatten();
                 connection.map(|connection| Flow::from(&connection.translated))
             };
+            let verdict = || node.verdict(place.hook).ok();
             let seen = Seen {
-                verdict: found.verdict,
+                verdict: &verdict,
                 translated: &translated,
             };
             let expected = model.run(place, &frame, &seen);
+            let found = self.outcome(place.hook, returned, expected.as_ref().ok())?;
             if expected.as_ref() != Ok(&found) {
                 let difference = Difference {
                     step: index,
@@ -193,6 +258,7 @@ fn make(
             made_of(bytes.clone())
         }
         What::Raw(bytes) => made_of(bytes.clone()),
+        What::Change(..) => return None,
     };
     let place = match step.place {
         Where::At(place) => place,

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use super::model::Change;
 use crate::packet::{
     Place,
     frame::{Frame, Transport},
@@ -58,6 +59,8 @@ pub(crate) enum What {
     /// What came out last, once more.
     Onward,
     Raw(Vec<u8>),
+    /// An endpoint of the talk's service, by a number that wraps around.
+    Change(usize, Change),
 }
 
 #[derive(Clone, Debug)]

@@ -260,10 +260,14 @@ pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
 /// RFC 1071.
 #[must_use]
 pub fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2);
-    let mut sum: u32 = words
-        .map(|word| u32::from(word[0]) << 8 | word.get(1).copied().map_or(0, u32::from))
-        .sum();
+    let mut words = bytes.chunks_exact(2);
+    let mut sum = 0_u32;
+    for word in &mut words {
+        sum += u32::from(u16::from_be_bytes([word[0], word[1]]));
+    }
+    if let [last] = words.remainder() {
+        sum += u32::from(*last) << 8;
+    }
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::fuzz::{
-    flow::Flow,
-    world::{Backend, TCP},
-};
+use super::endpoints::Life;
+use crate::fuzz::{flow::Flow, world::TCP};
 
 /// Where a packet goes once it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +27,7 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Half {
     pub(crate) translated: Flow,
-    pub(crate) backend: Backend,
-    pub(crate) service: usize,
+    pub(crate) backend: Life,
     pub(crate) way: Way,
     pub(crate) path: Path,
     /// A FIN or RST went by.
@@ -105,6 +102,5 @@ impl Connections {
 
 fn are_pair(forward: &Half, reply: &Half, reply_key: &Flow) -> bool {
     forward.backend == reply.backend
-        && forward.service == reply.service
         && forward.translated.source.port() == reply_key.destination.port()
 }

@@ -4,6 +4,7 @@
 //! source port was taken is read from what they did, and must be allowed.
 
 mod connections;
+mod endpoints;
 mod open;
 mod parse;
 mod plan;
@@ -18,6 +19,7 @@ use lb_common::{Hook, Verdict};
 
 use self::{
     connections::{Connections, Half, Path, Way},
+    endpoints::{Endpoints, Life},
     open::Opened,
     parse::Parsed,
     plan::Opening,
@@ -26,6 +28,7 @@ use self::{
 };
 pub(crate) use self::{
     connections::{Half as Known, Way as KnownWay},
+    endpoints::{Change, Endpoint},
     parse::parse,
 };
 use super::{
@@ -47,16 +50,18 @@ pub(crate) struct Model<'a> {
     world: &'a World,
     /// Whether XDP runs on the uplinks.
     has_xdp: bool,
+    endpoints: Endpoints<'a>,
     connections: Connections,
     /// Backend that a client of a service had last; `None` if it was drawn
     /// where nobody saw it.
-    clients: BTreeMap<(IpAddr, usize), Option<Backend>>,
+    clients: BTreeMap<(IpAddr, usize), Option<Life>>,
     refused: u32,
 }
 
 /// What the programs are seen to have chosen.
 pub(crate) struct Seen<'a> {
-    pub(crate) verdict: Verdict,
+    /// How it was counted.
+    pub(crate) verdict: &'a dyn Fn() -> Option<Verdict>,
     /// What a flow becomes by now, as the connection table has it.
     pub(crate) translated: &'a dyn Fn(&Flow) -> Option<Flow>,
 }
@@ -69,6 +74,7 @@ impl<'a> Model<'a> {
         Self {
             world,
             has_xdp,
+            endpoints: Endpoints::new(world),
             connections: Connections::default(),
             clients: BTreeMap::new(),
             refused: 0,
@@ -122,6 +128,22 @@ impl<'a> Model<'a> {
         self.refused
     }
 
+    /// Changes one of the world's backends, and returns what its service has
+    /// then.
+    pub(crate) fn change(
+        &mut self,
+        service: usize,
+        backend: Backend,
+        change: Change,
+    ) -> Vec<Endpoint> {
+        self.endpoints.change(service, backend, change)
+    }
+
+    /// Services with other backends than the world's.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = usize> {
+        self.endpoints.changed()
+    }
+
     /// Clients that keep their backend of a service.
     pub(crate) fn clients(&self) -> impl Iterator<Item = (IpAddr, usize)> {
         self.clients.keys().copied()
@@ -139,10 +161,11 @@ impl<'a> Model<'a> {
             }
             _ => match self.open(at, seen)? {
                 Opened::Entered(half) => (half, Verdict::Opened),
-                Opened::Not(Verdict::Rejected) => {
-                    let answer = self.refuse(at);
-                    return Ok(answer);
-                }
+                Opened::Not(Verdict::Rejected) => match known {
+                    // A flow keeps its old backend as long as there is no other.
+                    Some(half) if flow.protocol != TCP => (half, Verdict::Forward),
+                    _ => return Ok(self.refuse(at)),
+                },
                 Opened::Not(verdict) => return Ok(Err(verdict)),
             },
         };
@@ -159,7 +182,8 @@ impl<'a> Model<'a> {
                     return Err(Verdict::OtherHook);
                 }
                 let from_pod = at.place.hook == Hook::TcIngress && is_pod(at.place.interface);
-                if from_pod && !half.backend.local {
+                let is_current = self.endpoints.is_current(&half.backend);
+                if from_pod && is_current && !half.backend.backend.local {
                     return Err(Verdict::ForgedReply);
                 }
                 Verdict::Reply
@@ -173,7 +197,8 @@ impl<'a> Model<'a> {
 
     /// Whether the client's packet opens a connection in an old one's place.
     fn starts_anew(&self, parsed: &Parsed, half: &Half) -> bool {
-        parsed.flow.protocol == TCP && starts_flow(parsed) && self.connections.is_over(half)
+        let is_over = parsed.flow.protocol == TCP && self.connections.is_over(half);
+        starts_flow(parsed) && (is_over || !self.endpoints.is_current(&half.backend))
     }
 
     fn refuse(&mut self, at: &Opening<'_>) -> Step<Outcome> {

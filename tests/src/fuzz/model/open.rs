@@ -5,6 +5,7 @@ use lb_common::{Hook, Verdict};
 use super::{
     Model, Seen,
     connections::{Half, Way},
+    endpoints::Life,
     plan::{Client, Opening, Plan},
     routes::owner,
     starts_flow,
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     fuzz::{
         flow::Flow,
-        world::{Backend, Frontend, Policy},
+        world::{Frontend, Policy},
     },
     packet::wiring::UP0_MAC,
 };
@@ -48,13 +49,12 @@ impl Model<'_> {
         if !frontend.sources.as_ref().is_none_or(is_let_in) {
             return Ok(Opened::Not(Verdict::SourceRange));
         }
-        let all = &self.world.services[frontend.service].backends;
-        let usable: Vec<Backend> = match (frontend.policy, client) {
-            (Policy::Local, Client::Outside) => all
-                .iter()
-                .filter(|backend| backend.local)
-                .copied()
-                .collect(),
+        let all = self.endpoints.usable(frontend.service);
+        let usable: Vec<Life> = match (frontend.policy, client) {
+            (Policy::Local, Client::Outside) => {
+                let all = all.iter().copied();
+                all.filter(|life| life.backend.local).collect()
+            }
             _ => all.clone(),
         };
         if usable.is_empty() {
@@ -72,7 +72,7 @@ impl Model<'_> {
         at: &Opening<'_>,
         seen: &Seen<'_>,
         frontend: &Frontend,
-        usable: &[Backend],
+        usable: &[Life],
     ) -> Result<Opened, String> {
         let flow = at.parsed.flow;
         let client = (flow.source.ip(), frontend.service);
@@ -82,14 +82,22 @@ impl Model<'_> {
             Some(kept) if usable.contains(&kept) => vec![kept],
             _ => usable.to_vec(),
         };
-        let plans = || allowed.iter().map(|one| (one, at.plan(frontend, one)));
-        let failing = |verdict| plans().find(|(_, plan)| *plan == Err(verdict));
-        if let Some((backend, _)) = failing(seen.verdict) {
+        let plans = || {
+            allowed
+                .iter()
+                .map(|one| (one, at.plan(frontend, &one.backend)))
+        };
+        let may_fail = plans().any(|(_, plan)| plan.is_err());
+        let verdict = if may_fail { (seen.verdict)() } else { None };
+        let fails = |verdict| plans().find(|(_, plan)| *plan == Err(verdict));
+        if let Some(verdict) = verdict
+            && let Some((backend, _)) = fails(verdict)
+        {
             if has_affinity {
                 let is_known = allowed.len() == 1;
                 self.clients.insert(client, is_known.then_some(*backend));
             }
-            return Ok(Opened::Not(seen.verdict));
+            return Ok(Opened::Not(verdict));
         }
         let Some(drawn) = (seen.translated)(&flow) else {
             let all: Vec<_> = plans().collect();
@@ -108,9 +116,7 @@ impl Model<'_> {
         if has_affinity {
             self.clients.insert(client, Some(backend));
         }
-        Ok(Opened::Entered(
-            self.add(flow, drawn, plan, backend, frontend),
-        ))
+        Ok(Opened::Entered(self.add(flow, drawn, plan, backend)))
     }
 
     fn check_source(&self, flow: &Flow, wanted: &Flow, drawn: &Flow) -> Result<(), String> {
@@ -133,18 +139,10 @@ impl Model<'_> {
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        flow: Flow,
-        drawn: Flow,
-        plan: Plan,
-        backend: Backend,
-        frontend: &Frontend,
-    ) -> Half {
+    fn add(&mut self, flow: Flow, drawn: Flow, plan: Plan, backend: Life) -> Half {
         let forward = Half {
             translated: drawn,
             backend,
-            service: frontend.service,
             way: Way::Forward,
             path: plan.path,
             is_closing: false,
