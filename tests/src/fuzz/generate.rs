@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use fastrand::Rng;
 
 use super::{
-    model::Change,
+    model::{Change, Way},
     place::PLACES,
     sequence::{Content, Sequence, Step, Talk, What, Where},
     world::{BALANCER, PROTOCOLS, TCP, UDP, UNUSED, VIP, World},
@@ -27,20 +27,29 @@ use lb_common::Hook;
 const STEPS: std::ops::Range<usize> = 20..80;
 const TALKS: std::ops::Range<usize> = 1..8;
 
+/// Pauses between packets, in seconds: on both sides of every timeout.
+const WAITS: [u64; 10] = [2, 5, 13, 35, 66, 97, 130, 260, 500, 432_100];
+
 /// Ports of clients: few, so that they meet.
 const PORTS: [u16; 6] = [40_000, 40_001, 61_000, 61_001, 65_535, 1];
 
 pub(crate) fn sequence(world: &World, seed: u64) -> Sequence {
     let mut rng = Rng::with_seed(seed);
     let has_xdp = rng.bool();
-    let talks: Vec<Talk> = (0..rng.usize(TALKS))
-        .map(|_| talk(&mut rng, world, has_xdp))
-        .collect();
+    let mut talks = vec![talk(&mut rng, world, has_xdp)];
+    for _ in 1..rng.usize(TALKS) {
+        let talk = match rng.u8(..) {
+            0..100 => like(&mut rng, world, &talks),
+            _ => talk(&mut rng, world, has_xdp),
+        };
+        talks.push(talk);
+    }
     let steps = (0..rng.usize(STEPS))
         .map(|_| step(&mut rng, &talks))
         .collect();
     Sequence {
         has_xdp,
+        quota: one(&mut rng, &[1, 2, 1000]),
         talks,
         steps,
     }
@@ -79,6 +88,20 @@ fn talk(rng: &mut Rng, world: &World, has_xdp: bool) -> Talk {
         },
         is_unsummed: protocol == UDP && rng.u8(..) < 40,
     }
+}
+
+/// One that is easily taken for an earlier one: the same client's to another
+/// frontend, or to the backend itself.
+fn like(rng: &mut Rng, world: &World, talks: &[Talk]) -> Talk {
+    let mut talk = talks[rng.usize(..talks.len())].clone();
+    let asked = world.frontends.get(&(talk.frontend, talk.protocol));
+    let backends = asked.map_or(&[][..], |asked| &world.services[asked.service].backends);
+    let family = Family::of(talk.client.ip());
+    talk.frontend = match rng.bool() {
+        true if !backends.is_empty() => one(rng, backends).at,
+        _ => frontend(rng, world, family, talk.protocol),
+    };
+    talk
 }
 
 /// A client, and where its packets enter the node.
@@ -150,10 +173,15 @@ fn step(rng: &mut Rng, talks: &[Talk]) -> Step {
     let index = rng.usize(..talks.len());
     let talk = &talks[index];
     let (place, what) = match rng.u8(..) {
-        0..130 => (Where::Entrance, What::Request(content(rng, talk, SYN))),
-        130..215 => (Where::Next, What::Reply(content(rng, talk, SYN | ACK))),
-        215..246 => (Where::Next, What::Onward),
-        246..250 => (Where::Next, What::Change(rng.usize(..4), change(rng))),
+        0..125 => (Where::Entrance, What::Request(content(rng, talk, SYN))),
+        125..210 => (Where::Next, What::Reply(content(rng, talk, SYN | ACK))),
+        210..241 => (Where::Next, What::Onward),
+        241..243 => (
+            Where::Next,
+            What::Evict(one(rng, &[Way::Forward, Way::Reply])),
+        ),
+        243..247 => (Where::Next, What::Wait(one(rng, &WAITS))),
+        247..250 => (Where::Next, What::Change(rng.usize(..4), change(rng))),
         _ => (Where::Entrance, What::Raw(mutate::noise(rng))),
     };
     let place = match rng.u8(..) {

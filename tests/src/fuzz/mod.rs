@@ -17,7 +17,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Result;
 
-use self::{play::Player, sequence::Sequence, world::World};
+use self::{
+    play::{Difference, Player},
+    sequence::Sequence,
+    world::World,
+};
 
 /// Sequences between looks for what the model does not know of.
 const CLEAN_EVERY: u64 = 1024;
@@ -60,8 +64,12 @@ pub fn run(options: Options) -> Result<Report> {
             let sequence = generate::sequence(&world, seed);
             let (sent, difference) = player.play(&sequence)?;
             report.packets += sent;
-            if difference.is_some() {
-                report.failure = Some(explain(&mut player, &sequence, seed, report.packets)?);
+            if let Some(difference) = difference {
+                let text = explain(&mut player, &sequence, &difference)?;
+                report.failure = Some(format!(
+                    "packet {}, again with `cargo xtask fuzz --seed {seed} --packets 1`\n{text}",
+                    report.packets
+                ));
                 break;
             }
             report.sequences += 1;
@@ -76,19 +84,26 @@ pub fn run(options: Options) -> Result<Report> {
 }
 
 /// The difference in its simplest form.
-fn explain(player: &mut Player<'_>, sequence: &Sequence, seed: u64, packet: u64) -> Result<String> {
-    let (simplest, difference) = shrink::shrink(player, sequence)?;
-    let mut text =
-        format!("packet {packet}, again with `cargo xtask fuzz --seed {seed} --packets 1`\n");
-    match difference {
-        Some(difference) => {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "xdp {}; {difference}of", simplest.has_xdp);
-            for step in &simplest.steps {
-                let _ = writeln!(text, "  {:?} of {:?}", step, simplest.talks[step.talk]);
-            }
-        }
-        None => text += "it did not happen again\n",
+fn explain(
+    player: &mut Player<'_>,
+    sequence: &Sequence,
+    difference: &Difference,
+) -> Result<String> {
+    let mut text = String::new();
+    let (simplest, again) = shrink::shrink(player, sequence)?;
+    if again.is_none() {
+        text += "it did not happen again\n";
+    }
+    let difference = again.as_ref().unwrap_or(difference);
+    let steps = &simplest.steps[..=difference.step];
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "{difference}xdp {}, quota {}, steps:",
+        simplest.has_xdp, simplest.quota
+    );
+    for step in steps {
+        let _ = writeln!(text, "  {step:?} of {:?}", simplest.talks[step.talk]);
     }
     Ok(text)
 }

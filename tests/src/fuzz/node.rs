@@ -8,17 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
-    maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
     programs::{Program, TestRun as _, TestRunOptions},
 };
 use lb_agent::{
     compile::{self, FrontendKind, Port, PortId, Set, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
-    node::Settings,
+    node,
     reconcile::{Reconciler, Snapshot},
 };
-use lb_common::{Affinity, ClientKey, Connection, FrontendKey, Hook, Interface, Tuple, Verdict};
+use lb_common::{
+    Affinity, ClientKey, Connection, FrontendKey, Holdings, Hook, Interface, Settings, Tuple,
+    Verdict,
+};
 use nix::{
     net::if_::if_nameindex,
     sched::{CpuSet, sched_getcpu, sched_setaffinity},
@@ -49,7 +52,10 @@ pub(crate) struct Node {
     reconciler: Reconciler,
     now: Duration,
     counters: Counters,
-    connections: BpfHashMap<MapData, Tuple, Connection>,
+    assured: BpfHashMap<MapData, Tuple, Connection>,
+    unassured: BpfHashMap<MapData, Tuple, Connection>,
+    holdings: BpfHashMap<MapData, u32, Holdings>,
+    settings: Array<MapData, Settings>,
     interfaces: BpfHashMap<MapData, u32, Interface>,
     clients: BpfHashMap<MapData, ClientKey, Affinity>,
     frontends: BpfHashMap<MapData, FrontendKey, lb_common::Frontend>,
@@ -111,7 +117,10 @@ impl Node {
             bail!("{error}");
         }
         let pins = &options.bpffs;
-        let connections = Map::LruHashMap(pinned(pins, "CONNECTIONS")?);
+        let assured = Map::HashMap(pinned(pins, "ASSURED")?);
+        let unassured = Map::LruHashMap(pinned(pins, "UNASSURED")?);
+        let holdings = Map::HashMap(pinned(pins, "HOLDINGS")?);
+        let settings = Map::Array(pinned(pins, "SETTINGS")?);
         let interfaces = Map::HashMap(pinned(pins, "INTERFACES")?);
         let clients = Map::LruHashMap(pinned(pins, "AFFINITY")?);
         let frontends = Map::HashMap(pinned(pins, "FRONTENDS")?);
@@ -120,7 +129,10 @@ impl Node {
             reconciler: Reconciler::new(Snapshot::default()),
             now: Duration::ZERO,
             counters: Counters::new(pinned(pins, "COUNTERS")?)?,
-            connections: BpfHashMap::try_from(connections)?,
+            assured: BpfHashMap::try_from(assured)?,
+            unassured: BpfHashMap::try_from(unassured)?,
+            holdings: BpfHashMap::try_from(holdings)?,
+            settings: Array::try_from(settings)?,
             interfaces: BpfHashMap::try_from(interfaces)?,
             clients: BpfHashMap::try_from(clients)?,
             frontends: BpfHashMap::try_from(frontends)?,
@@ -131,7 +143,7 @@ impl Node {
     }
 
     fn serve(&mut self, world: &World) -> Result<()> {
-        self.dataplane.configure(&Settings {
+        self.dataplane.configure(&node::Settings {
             pods_by_interface: true,
             pod_networks: BTreeSet::new(),
             service_networks: world.service_networks.iter().copied().collect(),
@@ -235,9 +247,16 @@ impl Node {
     pub(crate) fn verdict(&self, hook: Hook) -> Result<Verdict> {
         let counted = self.counters.rest()?;
         let mut heard = counted.iter().filter(|one| !is_noise(one.1));
-        match (heard.next(), heard.next()) {
-            (Some(&(at, verdict, 1)), None) if at == hook => Ok(verdict),
-            (None, None) if !counted.is_empty() => Ok(counted[0].1),
+        let found = match (heard.next(), heard.next()) {
+            (Some(&(at, verdict, 1)), None) => Some((at, verdict)),
+            (None, None) => counted
+                .iter()
+                .map(|&(at, verdict, _)| (at, verdict))
+                .find(|(at, _)| *at == hook),
+            _ => None,
+        };
+        match found {
+            Some((at, verdict)) if at == hook => Ok(verdict),
             _ => bail!("a packet is counted once, where it is: {counted:?}"),
         }
     }
@@ -250,27 +269,71 @@ impl Node {
         Ok(counted)
     }
 
-    /// What the programs know of a flow.
-    pub(crate) fn connection(&self, flow: &Flow) -> Result<Option<Connection>> {
-        match self.connections.get(&flow.key(), 0) {
-            Ok(connection) => Ok(Some(connection)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(error).context("CONNECTIONS"),
+    /// The table's element for a flow, and whether it is assured.
+    pub(crate) fn connection(&self, flow: &Flow) -> Result<Option<(Connection, bool)>> {
+        let key = flow.key();
+        for (table, is_assured) in [(&self.assured, true), (&self.unassured, false)] {
+            if let Some(connection) = found(table.get(&key, 0))? {
+                return Ok(Some((connection, is_assured)));
+            }
         }
+        Ok(None)
     }
 
-    /// Everything in the connection table.
-    pub(crate) fn connections(&self) -> Result<BTreeMap<Flow, Connection>> {
-        let entries = self.connections.iter();
-        let entries = entries.map(|entry| entry.map(|(key, value)| (Flow::from(&key), value)));
-        entries.collect::<Result<_, _>>().context("CONNECTIONS")
+    /// Every flow in the tables.
+    pub(crate) fn flows(&self) -> Result<Vec<Flow>> {
+        let keys = self.assured.keys().chain(self.unassured.keys());
+        let flows = keys.map(|key| key.map(|key| Flow::from(&key)));
+        flows.collect::<Result<_, _>>().context("connections")
     }
 
-    pub(crate) fn forget(&mut self, flows: impl Iterator<Item = Flow>) -> Result<()> {
-        for flow in flows {
-            gone(self.connections.remove(&flow.key())).context("CONNECTIONS")?;
+    pub(crate) fn forget(&mut self, flow: &Flow) -> Result<()> {
+        found(self.assured.remove(&flow.key()))?;
+        self.evict(flow)
+    }
+
+    /// Does what the kernel does when it needs room.
+    pub(crate) fn evict(&mut self, flow: &Flow) -> Result<()> {
+        found(self.unassured.remove(&flow.key()))?;
+        Ok(())
+    }
+
+    /// Lets seconds go by for an element.
+    pub(crate) fn age(&mut self, flow: &Flow, seconds: u64) -> Result<()> {
+        let second = self.settings.get(&0, 0)?.second;
+        let key = flow.key();
+        for table in [&mut self.assured, &mut self.unassured] {
+            if let Some(mut connection) = found(table.get(&key, 0))? {
+                let (state, seen) = (connection.life >> 32, connection.life as u32);
+                let seen = seen.wrapping_sub((seconds as u32).wrapping_mul(second));
+                connection.life = state << 32 | u64::from(seen);
+                table.insert(key, connection, 0)?;
+            }
         }
         Ok(())
+    }
+
+    /// Assured connections of a service; of those to none, `None`.
+    pub(crate) fn held(&self, service: Option<usize>) -> Result<u64> {
+        let held = found(self.holdings.get(&self.number(service), 0))?;
+        Ok(held.map_or(0, |held| held.connections))
+    }
+
+    pub(crate) fn forget_held(&mut self, service: Option<usize>) -> Result<()> {
+        let number = self.number(service);
+        found(self.holdings.remove(&number))?;
+        Ok(())
+    }
+
+    fn number(&self, service: Option<usize>) -> u32 {
+        service.map_or(u32::MAX, |service| self.services[&service])
+    }
+
+    /// Limits the assured connections of each service.
+    pub(crate) fn set_quota(&mut self, quota: u32) -> Result<()> {
+        let mut settings = self.settings.get(&0, 0)?;
+        settings.connection_quota = quota;
+        Ok(self.settings.set(0, settings, 0)?)
     }
 
     /// Forgets which backend a client of a service had last.
@@ -279,7 +342,8 @@ impl Node {
             client: client.into(),
             service: self.services[&service],
         };
-        gone(self.clients.remove(&key)).context("AFFINITY")
+        found(self.clients.remove(&key))?;
+        Ok(())
     }
 
     pub(crate) fn forget_all_clients(&mut self) -> Result<()> {
@@ -314,14 +378,23 @@ impl Node {
 
 /// The kernel greets neighbours on the real interfaces when it pleases.
 fn is_noise(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol)
+    matches!(
+        verdict,
+        Verdict::NotIp | Verdict::OtherProtocol | Verdict::Fragment
+    )
 }
 
-/// The kernel may have evicted an element.
-fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        result => result,
+/// `None` if there is no such element.
+fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

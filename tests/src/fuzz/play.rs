@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use anyhow::{Result, ensure};
-use lb_common::{Connection, Hook, Verdict};
+use lb_common::{Connection as Held, Hook, Verdict};
 
 use super::{
     flow::Flow,
-    model::{Change, Endpoint, Known, KnownWay, Model, Seen, parse},
+    model::{Change, Connection, Edge, Endpoint, Model, Seen, Way, parse},
     node::{Node, Outcome},
     place::PLACES,
     sequence::{Content, Made, Sequence, Step, Talk, What, Where},
@@ -73,7 +73,8 @@ impl<'a> Player<'a> {
     /// Sends the packets to a node that knows no connection. Tells how many
     /// were sent, and the first difference.
     pub(crate) fn play(&mut self, sequence: &Sequence) -> Result<(u64, Option<Difference>)> {
-        let mut model = Model::new(self.world, sequence.has_xdp);
+        let mut model = Model::new(self.world, sequence.has_xdp, sequence.quota.into());
+        self.node.set_quota(sequence.quota)?;
         self.node.say_xdp(sequence.has_xdp)?;
         let mut result = self.play_with(sequence, &mut model);
         if let Ok((_, difference @ None)) = &mut result {
@@ -84,16 +85,17 @@ impl<'a> Player<'a> {
             self.node.forget_refusals()?;
             self.refused = 0;
         }
-        let known = model.connections().map(|(flow, _)| *flow);
-        self.node.forget(known)?;
+        for (flow, ..) in model.elements() {
+            self.node.forget(flow)?;
+        }
+        for (service, _) in model.held() {
+            self.node.forget_held(service)?;
+        }
         if result
             .as_ref()
             .is_ok_and(|(_, difference)| difference.is_some())
         {
-            let rest = self.node.connections()?;
-            self.node.forget(rest.into_keys())?;
-            self.node.forget_all_clients()?;
-            self.node.uncalled()?;
+            self.forget_all()?;
         }
         for service in model.changed() {
             let all = &self.world.services[service].backends;
@@ -133,6 +135,55 @@ impl<'a> Player<'a> {
         })
     }
 
+    /// Does what is no packet; `false` if it is one.
+    fn happens(
+        &mut self,
+        talk: &Talk,
+        trace: &Trace,
+        what: &What,
+        model: &mut Model<'_>,
+    ) -> Result<bool> {
+        match what {
+            What::Change(number, change) => self.change(talk, *number, *change, model)?,
+            What::Wait(seconds) => {
+                for (flow, ..) in model.elements() {
+                    self.node.age(flow, *seconds)?;
+                }
+                model.wait(*seconds);
+            }
+            What::Evict(way) => {
+                let asked = Flow {
+                    source: talk.client,
+                    destination: talk.frontend,
+                    protocol: talk.protocol,
+                };
+                let (source, destination) = answering(talk, trace);
+                let flow = match way {
+                    Way::Forward => asked,
+                    Way::Reply => Flow {
+                        source,
+                        destination,
+                        ..asked
+                    },
+                };
+                if model.evict(&flow) {
+                    self.node.evict(&flow)?;
+                }
+            }
+            What::Request(_) | What::Reply(_) | What::Onward | What::Raw(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn forget_all(&mut self) -> Result<()> {
+        for flow in self.node.flows()? {
+            self.node.forget(&flow)?;
+        }
+        self.node.forget_all_clients()?;
+        self.node.uncalled()?;
+        Ok(())
+    }
+
     fn change(
         &mut self,
         talk: &Talk,
@@ -163,10 +214,17 @@ impl<'a> Player<'a> {
             let reason = format!("counted beside what was sent: {uncalled:?}");
             return Ok(Some(Difference::at_the_end(sequence, reason)));
         }
-        for (flow, half) in model.connections() {
+        for (flow, way, connection) in model.elements() {
             let held = self.node.connection(flow)?;
-            if !held.is_some_and(|held| is_same(half, &held)) {
-                let reason = format!("{flow} is {held:?} in the table, expected {half:?}");
+            if !held.is_some_and(|held| is_same(connection, way, held)) {
+                let reason = format!("{flow} is {held:?} in the table, expected {connection:?}");
+                return Ok(Some(Difference::at_the_end(sequence, reason)));
+            }
+        }
+        for (service, count) in model.held() {
+            let held = self.node.held(service)?;
+            if held != count {
+                let reason = format!("service {service:?} holds {held}, expected {count}");
                 return Ok(Some(Difference::at_the_end(sequence, reason)));
             }
         }
@@ -175,7 +233,7 @@ impl<'a> Player<'a> {
 
     /// Makes sure that nothing is left of what was played.
     pub(crate) fn ensure_clean(&self) -> Result<()> {
-        let left = self.node.connections()?;
+        let left = self.node.flows()?;
         ensure!(
             left.is_empty(),
             "nobody knows of these connections: {left:?}"
@@ -193,8 +251,7 @@ impl<'a> Player<'a> {
         for (index, step) in sequence.steps.iter().enumerate() {
             let talk = &sequence.talks[step.talk];
             let trace = &mut traces[step.talk];
-            if let What::Change(number, change) = step.what {
-                self.change(talk, number, change, model)?;
+            if self.happens(talk, trace, &step.what, model)? {
                 continue;
             }
             let Some((place, frame)) = make(sequence, talk, trace, step, model) else {
@@ -205,7 +262,7 @@ impl<'a> Player<'a> {
             let node = &*self.node;
             let translated = |flow: &Flow| {
                 let connection = node.connection(flow).ok().flatten();
-                connection.map(|connection| Flow::from(&connection.translated))
+                connection.map(|(connection, _)| Flow::from(&connection.translated))
             };
             let verdict = || node.verdict(place.hook).ok();
             let seen = Seen {
@@ -258,7 +315,7 @@ fn make(
             made_of(bytes.clone())
         }
         What::Raw(bytes) => made_of(bytes.clone()),
-        What::Change(..) => return None,
+        What::Change(..) | What::Wait(_) | What::Evict(_) => return None,
     };
     let place = match step.place {
         Where::At(place) => place,
@@ -325,8 +382,9 @@ fn next(trace: &Trace) -> Option<Place> {
 /// Where a reply meets the program that is to translate it.
 fn reply_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>) -> Place {
     let flow = parse(&made.bytes).ok().map(|parsed| parsed.flow);
-    let half = flow.as_ref().and_then(|flow| model.connection(flow));
-    let is_at_egress = half.is_some_and(|half| half.way == KnownWay::ReplyAtEgress);
+    let known = flow.as_ref().and_then(|flow| model.connection(flow));
+    let is_at_egress =
+        known.is_some_and(|(known, way)| way == Way::Reply && known.edge == Edge::Egress);
     if is_at_egress {
         return at(Hook::TcEgress, talk.entrance.interface);
     }
@@ -383,7 +441,7 @@ impl fmt::Display for Difference {
             place.interface
         )?;
         match parse(&self.frame) {
-            Ok(parsed) => writeln!(f, "  {}, flags {:#x}", parsed.flow, parsed.flags)?,
+            Ok(parsed) => writeln!(f, "  {}, mark {:#x}", parsed.flow, parsed.mark)?,
             Err(verdict) => writeln!(f, "  {verdict:?}")?,
         }
         writeln!(f, "  in       {}", hex(&self.frame))?;
@@ -405,11 +463,12 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Whether the table holds the half that the model knows of.
-fn is_same(known: &Known, held: &Connection) -> bool {
-    let is_reply = held.flags & Connection::REPLY != 0;
-    let is_closing = held.flags & Connection::CLOSING != 0;
-    Flow::from(&held.translated) == known.translated
-        && is_reply == (known.way != KnownWay::Forward)
-        && is_closing == known.is_closing
+/// Whether the table holds what the model knows of.
+fn is_same(known: &Connection, way: Way, (held, is_assured): (Held, bool)) -> bool {
+    let is_reply = held.flags & Held::REPLY != 0;
+    let state = lb_common::Life::unpack(held.life).state as u32;
+    Flow::from(&held.translated) == known.becomes(way)
+        && is_reply == (way == Way::Reply)
+        && is_assured == known.is_assured
+        && (is_reply || state == known.state as u32)
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::model::Change;
+use super::model::{Change, Way};
 use crate::packet::{
     Place,
     frame::{Frame, Transport},
@@ -13,6 +13,8 @@ use crate::packet::{
 pub(crate) struct Sequence {
     /// Whether XDP runs on the uplinks.
     pub(crate) has_xdp: bool,
+    /// Assured connections that a service may have.
+    pub(crate) quota: u32,
     pub(crate) talks: Vec<Talk>,
     pub(crate) steps: Vec<Step>,
 }
@@ -59,6 +61,10 @@ pub(crate) enum What {
     /// What came out last, once more.
     Onward,
     Raw(Vec<u8>),
+    /// Seconds without a packet.
+    Wait(u64),
+    /// The kernel gives away the element of this direction.
+    Evict(Way),
     /// An endpoint of the talk's service, by a number that wraps around.
     Change(usize, Change),
 }
@@ -161,12 +167,13 @@ impl Made {
 }
 
 impl Talk {
-    pub(crate) fn transport(&self, flags: u8) -> Transport {
+    pub(crate) fn transport(&self, mark: u8) -> Transport {
         match self.protocol {
-            super::world::TCP => Transport::Tcp(flags),
+            super::world::TCP => Transport::Tcp(mark),
             super::world::UDP if self.is_unsummed => Transport::UdpUnsummed,
             super::world::UDP => Transport::Udp,
-            _ => Transport::Sctp,
+            _ if self.is_unsummed => Transport::SctpUnsummed(mark),
+            _ => Transport::Sctp(mark),
         }
     }
 }

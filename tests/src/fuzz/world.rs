@@ -16,6 +16,7 @@ use crate::{
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 pub(crate) const PROTOCOLS: [u8; 2] = [TCP, UDP];
 
 /// A clusterIP, and one of a load balancer.

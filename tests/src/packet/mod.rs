@@ -6,10 +6,10 @@ mod fragment;
 pub mod frame;
 mod hook;
 mod icmp;
+mod pin;
 pub mod sctp;
 #[cfg(test)]
 mod tests;
-mod pin;
 pub mod wiring;
 
 pub use answer::{Answer, Content};

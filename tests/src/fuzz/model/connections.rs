@@ -1,9 +1,12 @@
-//! The connection table: a half for each direction.
+//! The connection table: two elements a connection, one a direction.
 
 use std::collections::BTreeMap;
 
-use super::endpoints::Life;
-use crate::fuzz::{flow::Flow, world::TCP};
+use super::{
+    endpoints::Life,
+    life::{Signal, State},
+};
+use crate::fuzz::flow::Flow;
 
 /// Where a packet goes once it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,92 +18,215 @@ pub(crate) enum Path {
     Local,
 }
 
+/// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Forward,
-    /// Replies, translated where they leave towards the client.
-    ReplyAtEgress,
-    /// Replies, translated where they enter.
-    ReplyAtIngress,
+    Reply,
+}
+
+/// Where replies are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edge {
+    /// Where they leave towards the client.
+    Egress,
+    /// Where they enter.
+    Ingress,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Half {
+pub(crate) struct Connection {
+    /// What the client sends, and what the backend gets.
+    pub(crate) asked: Flow,
     pub(crate) translated: Flow,
-    pub(crate) backend: Life,
-    pub(crate) way: Way,
+    /// `None` if the client talks to the backend itself.
+    pub(crate) backend: Option<Life>,
+    pub(crate) edge: Edge,
     pub(crate) path: Path,
-    /// A FIN or RST went by.
-    pub(crate) is_closing: bool,
+    pub(crate) reply_path: Path,
+    pub(crate) state: State,
+    /// In seconds.
+    pub(crate) seen: u64,
+    pub(crate) is_assured: bool,
 }
 
-impl Half {
-    fn is_reply(&self) -> bool {
-        self.way != Way::Forward
+impl Connection {
+    /// What a packet that goes this way becomes.
+    pub(crate) fn becomes(&self, way: Way) -> Flow {
+        match way {
+            Way::Forward => self.translated,
+            Way::Reply => self.asked.reverse(),
+        }
+    }
+
+    pub(crate) fn path(&self, way: Way) -> Path {
+        match way {
+            Way::Forward => self.path,
+            Way::Reply => self.reply_path,
+        }
+    }
+
+    /// Flow of the packets that go this way.
+    pub(crate) fn key(&self, way: Way) -> Flow {
+        match way {
+            Way::Forward => self.asked,
+            Way::Reply => self.translated.reverse(),
+        }
+    }
+
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        now - self.seen > self.state.timeout(self.asked.protocol)
     }
 }
 
+/// Both elements of a connection have its number.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Connections(BTreeMap<Flow, Half>);
+pub(crate) struct Connections {
+    elements: BTreeMap<Flow, (u32, Way)>,
+    all: BTreeMap<u32, Connection>,
+    entered: u32,
+    /// Assured connections by service; those to no service under `None`.
+    held: BTreeMap<Option<usize>, u64>,
+    /// Assured connections that a service may have.
+    quota: u64,
+}
 
 impl Connections {
-    pub(crate) fn get(&self, flow: &Flow) -> Option<&Half> {
-        self.0.get(flow)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Flow, &Half)> {
-        self.0.iter()
-    }
-
-    pub(crate) fn close(&mut self, flow: &Flow) {
-        if let Some(half) = self.0.get_mut(flow) {
-            half.is_closing = true;
+    pub(crate) fn new(quota: u64) -> Self {
+        Self {
+            quota,
+            ..Self::default()
         }
     }
 
-    pub(crate) fn enter(&mut self, flow: Flow, forward: Half, reply: Half) {
-        self.0.insert(forward.translated.reverse(), reply);
-        self.0.insert(flow, forward);
+    pub(crate) fn get(&self, flow: &Flow) -> Option<(u32, Way)> {
+        self.elements.get(flow).copied()
     }
 
-    /// Whether one of the connection's ends has closed it, or one half is gone.
-    pub(crate) fn is_over(&self, forward: &Half) -> bool {
-        let reply = self.0.get(&forward.translated.reverse());
-        forward.is_closing || reply.is_none_or(|reply| reply.is_closing)
+    pub(crate) fn by_number(&self, number: u32) -> Option<&Connection> {
+        self.all.get(&number)
     }
 
-    /// Whether `flow` may get replies as `reply_key`: nobody else gets such.
-    pub(crate) fn is_free(&self, reply_key: &Flow, flow: &Flow) -> bool {
-        let Some(reply) = self.0.get(reply_key) else {
+    /// Elements that the table holds.
+    pub(crate) fn elements(&self) -> impl Iterator<Item = (&Flow, Way, &Connection)> {
+        let elements = self.elements.iter();
+        elements.map(|(flow, (number, way))| (flow, *way, &self.all[number]))
+    }
+
+    pub(crate) fn held(&self) -> impl Iterator<Item = (Option<usize>, u64)> {
+        self.held.iter().map(|(service, count)| (*service, *count))
+    }
+
+    pub(crate) fn enter(&mut self, connection: Connection) -> u32 {
+        self.entered += 1;
+        let number = self.entered;
+        for way in [Way::Forward, Way::Reply] {
+            self.elements.insert(connection.key(way), (number, way));
+        }
+        self.all.insert(number, connection);
+        number
+    }
+
+    /// What is left of a connection is no more.
+    pub(crate) fn remove(&mut self, number: u32) {
+        let Some(connection) = self.all.remove(&number) else {
+            return;
+        };
+        for way in [Way::Forward, Way::Reply] {
+            self.lose(number, &connection.key(way));
+        }
+        if connection.is_assured {
+            let service = connection.backend.map(|backend| backend.service);
+            *self.held.entry(service).or_default() -= 1;
+        }
+    }
+
+    /// The kernel gives an element of what is not assured to another key.
+    pub(crate) fn evict(&mut self, flow: &Flow) -> bool {
+        let Some((number, _)) = self.get(flow) else {
+            return false;
+        };
+        if self.all[&number].is_assured {
+            return false;
+        }
+        self.lose(number, flow);
+        true
+    }
+
+    /// A packet of the connection went by.
+    pub(crate) fn heard(&mut self, number: u32, way: Way, signal: Signal, now: u64) {
+        if !self.restore(number, now) {
+            return;
+        }
+        let Some(connection) = self.all.get_mut(&number) else {
+            return;
+        };
+        let protocol = connection.asked.protocol;
+        let before = *connection;
+        connection.state = before.state.after(protocol, signal, way == Way::Reply);
+        connection.seen = now;
+        let is_news = connection.state != before.state || now > before.seen;
+        if !before.is_assured && connection.state.is_assured() && is_news {
+            let service = connection.backend.map(|backend| backend.service);
+            let held = self.held.entry(service).or_default();
+            if *held < self.quota {
+                *held += 1;
+                connection.is_assured = true;
+            }
+        }
+    }
+
+    /// Whether no living connection gets such replies; removes one that does not
+    /// live.
+    pub(crate) fn make_free(&mut self, reply_key: &Flow, now: u64, take_closed: bool) -> bool {
+        let Some((number, way)) = self.get(reply_key) else {
             return true;
         };
-        let key = reply.translated.reverse();
-        let other = self.0.get(&key);
-        key == *flow || !other.is_some_and(|other| are_pair(other, reply, reply_key))
+        let connection = &self.all[&number];
+        if way == Way::Forward {
+            return false;
+        }
+        let is_whole = self.has(number, Way::Forward);
+        let is_over = take_closed && connection.state.is_over() || connection.is_expired(now);
+        if is_whole && !is_over {
+            return false;
+        }
+        self.remove(number);
+        true
     }
 
-    /// Forgets a connection whose replies look like those to `flow`, which is
-    /// none of ours.
-    pub(crate) fn yield_to(&mut self, flow: &Flow) {
-        let reply_key = flow.reverse();
-        let Some(reply) = self.0.get(&reply_key).filter(|reply| reply.is_reply()) else {
-            return;
-        };
-        let key = reply.translated.reverse();
-        let forward = self.0.get(&key);
-        let forward = forward.filter(|forward| are_pair(forward, reply, &reply_key));
-        let is_over = |half: &Half| flow.protocol != TCP || half.is_closing;
-        if !is_over(reply) && !forward.is_some_and(is_over) {
-            return;
-        }
-        if forward.is_some() {
-            self.0.remove(&key);
-        }
-        self.0.remove(&reply_key);
+    fn has(&self, number: u32, way: Way) -> bool {
+        let key = self.all[&number].key(way);
+        self.elements.get(&key) == Some(&(number, way))
     }
-}
 
-fn are_pair(forward: &Half, reply: &Half, reply_key: &Flow) -> bool {
-    forward.backend == reply.backend
-        && forward.translated.source.port() == reply_key.destination.port()
+    /// Enters the half that was evicted. `false` if another connection has
+    /// taken its place.
+    fn restore(&mut self, number: u32, now: u64) -> bool {
+        for way in [Way::Forward, Way::Reply] {
+            if self.has(number, way) {
+                continue;
+            }
+            let Some(connection) = self.all.get_mut(&number) else {
+                return false;
+            };
+            let key = connection.key(way);
+            if self.elements.contains_key(&key) {
+                return false;
+            }
+            if way == Way::Forward {
+                // The state went with the element.
+                connection.state = State::Opening;
+                connection.seen = now;
+            }
+            self.elements.insert(key, (number, way));
+        }
+        true
+    }
+
+    fn lose(&mut self, number: u32, flow: &Flow) {
+        if self.elements.get(flow).is_some_and(|(of, _)| *of == number) {
+            self.elements.remove(flow);
+        }
+    }
 }

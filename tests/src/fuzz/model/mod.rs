@@ -5,6 +5,7 @@
 
 mod connections;
 mod endpoints;
+mod life;
 mod open;
 mod parse;
 mod plan;
@@ -18,33 +19,23 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{Hook, Verdict};
 
 use self::{
-    connections::{Connections, Half, Path, Way},
-    endpoints::{Endpoints, Life},
-    open::Opened,
-    parse::Parsed,
-    plan::Opening,
-    rewrite::rewrite,
-    routes::Route,
+    connections::Connections, endpoints::Endpoints, life::Signal, open::Opened, parse::Parsed,
+    plan::Opening, rewrite::rewrite, routes::Route,
 };
 pub(crate) use self::{
-    connections::{Half as Known, Way as KnownWay},
-    endpoints::{Change, Endpoint},
+    connections::{Connection, Edge, Path, Way},
+    endpoints::{Change, Endpoint, Life},
     parse::parse,
 };
 use super::{
     flow::Flow,
     node::Outcome,
-    world::{Backend, TCP, World},
+    world::{Backend, UDP, World},
 };
 use crate::packet::{
     Place,
     action::{TC_DROP, TC_PASS, TC_REDIRECT, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
 };
-
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 
 pub(crate) struct Model<'a> {
     world: &'a World,
@@ -56,6 +47,8 @@ pub(crate) struct Model<'a> {
     /// where nobody saw it.
     clients: BTreeMap<(IpAddr, usize), Option<Life>>,
     refused: u32,
+    /// In seconds.
+    now: u64,
 }
 
 /// What the programs are seen to have chosen.
@@ -70,14 +63,15 @@ pub(crate) struct Seen<'a> {
 type Step<T> = Result<T, Verdict>;
 
 impl<'a> Model<'a> {
-    pub(crate) fn new(world: &'a World, has_xdp: bool) -> Self {
+    pub(crate) fn new(world: &'a World, has_xdp: bool, quota: u64) -> Self {
         Self {
             world,
             has_xdp,
             endpoints: Endpoints::new(world),
-            connections: Connections::default(),
+            connections: Connections::new(quota),
             clients: BTreeMap::new(),
             refused: 0,
+            now: 0,
         }
     }
 
@@ -115,12 +109,29 @@ impl<'a> Model<'a> {
         }))
     }
 
-    pub(crate) fn connections(&self) -> impl Iterator<Item = (&Flow, &Half)> {
-        self.connections.iter()
+    /// Elements of the table.
+    pub(crate) fn elements(&self) -> impl Iterator<Item = (&Flow, Way, &Connection)> {
+        self.connections.elements()
     }
 
-    pub(crate) fn connection(&self, flow: &Flow) -> Option<&Half> {
-        self.connections.get(flow)
+    /// Assured connections by service.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (Option<usize>, u64)> {
+        self.connections.held()
+    }
+
+    pub(crate) fn connection(&self, flow: &Flow) -> Option<(&Connection, Way)> {
+        let (number, way) = self.connections.get(flow)?;
+        Some((self.connections.by_number(number)?, way))
+    }
+
+    /// The kernel gives an element to another key, if it may.
+    pub(crate) fn evict(&mut self, flow: &Flow) -> bool {
+        self.connections.evict(flow)
+    }
+
+    /// Seconds go by without a packet.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.now += seconds;
     }
 
     /// Answers given so far.
@@ -151,54 +162,67 @@ impl<'a> Model<'a> {
 
     fn process(&mut self, at: &Opening<'_>, seen: &Seen<'_>) -> Result<Step<Outcome>, String> {
         let flow = &at.parsed.flow;
-        let known = self.connections.get(flow).copied();
-        let (half, verdict) = match known {
-            Some(half) if half.way != Way::Forward || !self.starts_anew(at.parsed, &half) => {
-                match self.follow(at, &half) {
-                    Ok(verdict) => (half, verdict),
-                    Err(verdict) => return Ok(Err(verdict)),
-                }
+        let known = self.connections.get(flow);
+        let (number, way, verdict) = match known {
+            Some((number, Way::Reply)) => match self.reply(at, number) {
+                Ok(verdict) => (number, Way::Reply, verdict),
+                Err(verdict) => return Ok(Err(verdict)),
+            },
+            Some((number, Way::Forward)) if !self.is_outdated(at.parsed, number) => {
+                (number, Way::Forward, Verdict::Forward)
             }
-            _ => match self.open(at, seen)? {
-                Opened::Entered(half) => (half, Verdict::Opened),
+            _ => match self.open(at, seen, known.map(|known| known.0))? {
+                Opened::Entered(number) => (number, Way::Forward, Verdict::Opened),
                 Opened::Not(Verdict::Rejected) => match known {
                     // A flow keeps its old backend as long as there is no other.
-                    Some(half) if flow.protocol != TCP => (half, Verdict::Forward),
+                    Some((number, _)) if flow.protocol == UDP => {
+                        (number, Way::Forward, Verdict::Forward)
+                    }
                     _ => return Ok(self.refuse(at)),
                 },
                 Opened::Not(verdict) => return Ok(Err(verdict)),
             },
         };
-        Ok(send(at, &half, verdict))
-    }
-
-    /// One more packet of a connection.
-    fn follow(&mut self, at: &Opening<'_>, half: &Half) -> Step<Verdict> {
-        let verdict = match half.way {
-            Way::Forward => Verdict::Forward,
-            Way::ReplyAtEgress | Way::ReplyAtIngress => {
-                let at_egress = half.way == Way::ReplyAtEgress;
-                if at_egress != (at.place.hook == Hook::TcEgress) {
-                    return Err(Verdict::OtherHook);
-                }
-                let from_pod = at.place.hook == Hook::TcIngress && is_pod(at.place.interface);
-                let is_current = self.endpoints.is_current(&half.backend);
-                if from_pod && is_current && !half.backend.backend.local {
-                    return Err(Verdict::ForgedReply);
-                }
-                Verdict::Reply
-            }
-        };
-        if at.parsed.flags & (FIN | RST) != 0 {
-            self.connections.close(&at.parsed.flow);
+        if verdict != Verdict::Opened {
+            let signal = Signal::of(flow.protocol, at.parsed.mark);
+            self.connections.heard(number, way, signal, self.now);
         }
-        Ok(verdict)
+        let connection = self.connections.by_number(number);
+        let connection = connection.ok_or("a connection without a number")?;
+        Ok(send(at, connection, way, verdict))
     }
 
-    /// Whether the client's packet opens a connection in an old one's place.
-    fn starts_anew(&self, parsed: &Parsed, half: &Half) -> bool {
-        let is_over = parsed.flow.protocol == TCP && self.connections.is_over(half);
-        starts_flow(parsed) && (is_over || !self.endpoints.is_current(&half.backend))
+    /// Whether a reply is to be translated here.
+    fn reply(&self, at: &Opening<'_>, number: u32) -> Step<Verdict> {
+        let Some(connection) = self.connections.by_number(number) else {
+            return Err(Verdict::NoFrontend);
+        };
+        let is_leaving = at.place.hook == Hook::TcEgress;
+        if (connection.edge == Edge::Egress) != is_leaving {
+            return Err(Verdict::OtherHook);
+        }
+        let from_pod = at.place.hook == Hook::TcIngress && is_pod(at.place.interface);
+        let is_elsewhere = |life: &Life| self.endpoints.is_current(life) && !life.backend.local;
+        if from_pod && connection.backend.as_ref().is_some_and(is_elsewhere) {
+            return Err(Verdict::ForgedReply);
+        }
+        Ok(Verdict::Reply)
+    }
+
+    /// Whether the client's packet is not one more of its old connection.
+    fn is_outdated(&self, parsed: &Parsed, number: u32) -> bool {
+        let Some(connection) = self.connections.by_number(number) else {
+            return true;
+        };
+        let is_current = |life: &Life| self.endpoints.is_current(life);
+        let is_retired = !connection.backend.as_ref().is_none_or(is_current);
+        if connection.is_expired(self.now) {
+            return true;
+        }
+        match parsed.flow.protocol {
+            UDP => is_retired,
+            _ => starts_flow(parsed) && (connection.state.is_over() || is_retired),
+        }
     }
 
     fn refuse(&mut self, at: &Opening<'_>) -> Step<Outcome> {
@@ -214,18 +238,19 @@ impl<'a> Model<'a> {
 }
 
 /// Translates a packet and sends it the way its connection goes.
-fn send(at: &Opening<'_>, half: &Half, verdict: Verdict) -> Step<Outcome> {
+fn send(at: &Opening<'_>, connection: &Connection, way: Way, verdict: Verdict) -> Step<Outcome> {
+    let (path, translated) = (connection.path(way), connection.becomes(way));
     let is_xdp = at.place.hook == Hook::Xdp;
     let mut macs = None;
     let mut hop = false;
-    match half.path {
+    match path {
         Path::Bounce | Path::Local if is_xdp => return Err(Verdict::Deferred),
         Path::Stack | Path::Bounce | Path::Local => {}
         Path::Route => {
             let Route::Out {
                 interface,
                 macs: known,
-            } = at.route(&half.translated)
+            } = at.route(&translated)
             else {
                 return Err(Verdict::NoRoute);
             };
@@ -234,13 +259,13 @@ fn send(at: &Opening<'_>, half: &Half, verdict: Verdict) -> Step<Outcome> {
             }
             hop = at.place.hook != Hook::TcEgress;
             if hop && at.parsed.hops <= 1 {
-                return Err(Verdict::HopLimit);
+                return Err(Verdict::TimeExceeded);
             }
             macs = known.map(|macs| (interface, macs));
         }
     }
-    let bytes = rewrite(at.frame, at.parsed, &half.translated, hop);
-    let (action, bytes) = match (half.path, macs) {
+    let bytes = rewrite(at.frame, at.parsed, &translated, hop);
+    let (action, bytes) = match (path, macs) {
         (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
         (Path::Stack, _) => (TC_PASS, bytes),
         (Path::Bounce, _) => bounce(at, bytes),
@@ -287,13 +312,12 @@ fn leave(at: &Opening<'_>, interface: &str) -> i32 {
 
 fn is_loss(verdict: Verdict) -> bool {
     use Verdict::{
-        ForgedReply, HopLimit, NoBackend, NoLocalBackend, NoRoute, NoService, NoSourceAddress,
-        NoSourcePort, Refused, SourceRange, TableFull, Unanswered, Unstable,
+        ForgedReply, NoBackend, NoLocalBackend, NoRoute, NoService, NoSourceAddress, NoSourcePort,
+        Refused, SourceRange, TableFull, TimeExceeded, Unanswered, Unstable,
     };
     matches!(
         verdict,
         ForgedReply
-            | HopLimit
             | NoBackend
             | NoLocalBackend
             | NoRoute
@@ -303,6 +327,7 @@ fn is_loss(verdict: Verdict) -> bool {
             | Refused
             | SourceRange
             | TableFull
+            | TimeExceeded
             | Unanswered
             | Unstable
     )
@@ -310,7 +335,8 @@ fn is_loss(verdict: Verdict) -> bool {
 
 /// Whether the packet may be the first of its flow.
 fn starts_flow(parsed: &Parsed) -> bool {
-    parsed.flow.protocol != TCP || parsed.flags & (SYN | ACK | RST | FIN) == SYN
+    let signal = Signal::of(parsed.flow.protocol, parsed.mark);
+    parsed.flow.protocol == UDP || signal == Signal::Open
 }
 
 fn is_pod(interface: &str) -> bool {

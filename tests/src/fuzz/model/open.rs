@@ -4,8 +4,9 @@ use lb_common::{Hook, Verdict};
 
 use super::{
     Model, Seen,
-    connections::{Half, Way},
+    connections::{Connection, Edge, Path, Way},
     endpoints::Life,
+    life::State,
     plan::{Client, Opening, Plan},
     routes::owner,
     starts_flow,
@@ -22,16 +23,23 @@ use crate::{
 const DRAWN: std::ops::RangeInclusive<u16> = 61_000..=65_535;
 
 pub(super) enum Opened {
-    Entered(Half),
+    /// The number of the connection.
+    Entered(u32),
     Not(Verdict),
 }
 
 impl Model<'_> {
-    pub(super) fn open(&mut self, at: &Opening<'_>, seen: &Seen<'_>) -> Result<Opened, String> {
+    /// `known` is the client's connection that is over.
+    pub(super) fn open(
+        &mut self,
+        at: &Opening<'_>,
+        seen: &Seen<'_>,
+        known: Option<u32>,
+    ) -> Result<Opened, String> {
         let parsed = at.parsed;
         let flow = parsed.flow;
         let Some(frontend) = self.world.frontends.get(&(flow.destination, flow.protocol)) else {
-            return Ok(Opened::Not(self.miss(at)));
+            return self.miss(at, seen, known);
         };
         let client = at.client();
         let is_node = client == Client::Node;
@@ -62,6 +70,9 @@ impl Model<'_> {
                 true => Verdict::Rejected,
                 false => Verdict::NoLocalBackend,
             }));
+        }
+        if let Some(known) = known {
+            self.connections.remove(known);
         }
         self.enter(at, seen, frontend, &usable)
     }
@@ -112,60 +123,104 @@ impl Model<'_> {
         let Some((backend, plan)) = found else {
             return Err(format!("{flow} became {drawn}; accepted: {allowed:?}"));
         };
-        self.check_source(&flow, &plan.translated, &drawn)?;
+        self.check_source(
+            &plan.translated,
+            &drawn,
+            plan.translated.source.ip() != flow.source.ip(),
+        )?;
         if has_affinity {
             self.clients.insert(client, Some(backend));
         }
-        Ok(Opened::Entered(self.add(flow, drawn, plan, backend)))
+        Ok(Opened::Entered(self.add(flow, drawn, plan, Some(backend))))
     }
 
-    fn check_source(&self, flow: &Flow, wanted: &Flow, drawn: &Flow) -> Result<(), String> {
+    /// `is_ours`: the source becomes the node's.
+    fn check_source(&mut self, wanted: &Flow, drawn: &Flow, is_ours: bool) -> Result<(), String> {
         if wanted.source.ip() != drawn.source.ip() {
-            return Err(format!("{flow} became {drawn}, not {wanted}"));
+            return Err(format!("{wanted} became {drawn}"));
         }
-        let is_free = |to: &Flow| self.connections.is_free(&to.reverse(), flow);
-        let kept = wanted == drawn;
-        if kept != is_free(wanted) {
-            let other = self.connections.get(&wanted.reverse());
+        let frontends = &self.world.frontends;
+        let is_frontend =
+            |flow: &Flow| is_ours && frontends.contains_key(&(flow.source, flow.protocol));
+        let now = self.now;
+        let mut is_free = |flow: &Flow| {
+            !is_frontend(flow) && self.connections.make_free(&flow.reverse(), now, false)
+        };
+        let may_keep = is_free(wanted);
+        if may_keep != (wanted == drawn) {
             return Err(format!(
-                "{flow} became {drawn}, and the port is of {other:?}"
+                "{wanted} became {drawn}; its port is free: {may_keep}"
             ));
         }
-        if !(kept || DRAWN.contains(&drawn.source.port()) && is_free(drawn)) {
-            return Err(format!(
-                "{flow} became {drawn}, from a port not to be drawn"
-            ));
+        if !may_keep && !(DRAWN.contains(&drawn.source.port()) && is_free(drawn)) {
+            return Err(format!("{wanted} became {drawn}, a port not to be drawn"));
         }
         Ok(())
     }
 
-    fn add(&mut self, flow: Flow, drawn: Flow, plan: Plan, backend: Life) -> Half {
-        let forward = Half {
+    fn add(&mut self, flow: Flow, drawn: Flow, plan: Plan, backend: Option<Life>) -> u32 {
+        self.connections.enter(Connection {
+            asked: flow,
             translated: drawn,
             backend,
-            way: Way::Forward,
+            edge: plan.edge,
             path: plan.path,
-            is_closing: false,
-        };
-        let reply = Half {
-            translated: flow.reverse(),
-            way: plan.reply_way,
-            path: plan.reply_path,
-            ..forward
-        };
-        self.connections.enter(flow, forward, reply);
-        forward
+            reply_path: plan.reply_path,
+            state: State::Opening,
+            seen: self.now,
+            is_assured: false,
+        })
     }
 
     /// What becomes of a packet that no frontend stands for.
-    fn miss(&mut self, at: &Opening<'_>) -> Verdict {
+    fn miss(
+        &mut self,
+        at: &Opening<'_>,
+        seen: &Seen<'_>,
+        known: Option<u32>,
+    ) -> Result<Opened, String> {
         let flow = at.parsed.flow;
         if !starts_flow(at.parsed) {
-            return Verdict::NoFrontend;
+            return Ok(Opened::Not(Verdict::NoFrontend));
         }
-        if self.enters_here(at) {
-            self.connections.yield_to(&flow);
+        if let Some(known) = known {
+            self.connections.remove(known);
         }
+        if self.enters_here(at) && self.is_claimed(&flow.reverse()) {
+            return self.enter_direct(at, seen);
+        }
+        Ok(Opened::Not(self.reject_service(at)))
+    }
+
+    /// Whether replies of a living connection look like this.
+    fn is_claimed(&mut self, reply_key: &Flow) -> bool {
+        let known = self.connections.get(reply_key);
+        let is_reply = known.is_some_and(|(_, way)| way == Way::Reply);
+        is_reply && !self.connections.make_free(reply_key, self.now, true)
+    }
+
+    /// The client talks to a backend itself, from a port that is taken there.
+    fn enter_direct(&mut self, at: &Opening<'_>, seen: &Seen<'_>) -> Result<Opened, String> {
+        let flow = at.parsed.flow;
+        let Some(drawn) = (seen.translated)(&flow) else {
+            return Err(format!("{flow} is not in the table"));
+        };
+        self.check_source(&flow, &drawn, false)?;
+        let edge = match at.place.hook {
+            Hook::Xdp | Hook::TcIngress => Edge::Egress,
+            Hook::TcEgress => Edge::Ingress,
+        };
+        let plan = Plan {
+            translated: drawn,
+            path: Path::Stack,
+            edge,
+            reply_path: Path::Stack,
+        };
+        Ok(Opened::Entered(self.add(flow, drawn, plan, None)))
+    }
+
+    fn reject_service(&self, at: &Opening<'_>) -> Verdict {
+        let flow = at.parsed.flow;
         let was_seen = match at.place.hook {
             Hook::Xdp => false,
             Hook::TcIngress => at.place.interface == "lo",

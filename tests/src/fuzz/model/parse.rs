@@ -6,13 +6,13 @@ use lb_common::Verdict;
 
 use crate::fuzz::{
     flow::Flow,
-    world::{TCP, UDP},
+    world::{SCTP, TCP, UDP},
 };
 
 const VLAN: [[u8; 2]; 2] = [[0x81, 0], [0x88, 0xa8]];
 const MOST_TAGS: usize = 2;
 const MORE_AND_OFFSET: u16 = 0x3fff;
-const FRAGMENT: u8 = 44;
+const EXTENSIONS: [u8; 4] = [0, 43, 44, 60];
 
 #[derive(Clone, Debug)]
 pub(crate) struct Parsed {
@@ -20,8 +20,8 @@ pub(crate) struct Parsed {
     /// Offsets of the IP header and of the transport header, in bytes.
     pub(crate) network: usize,
     pub(crate) transport: usize,
-    /// Those of TCP, else 0.
-    pub(crate) flags: u8,
+    /// TCP's flags, or the type of SCTP's first chunk; else 0.
+    pub(crate) mark: u8,
     /// What the IP header says of its own length and that of what follows.
     pub(crate) length: usize,
     pub(crate) hops: u8,
@@ -58,9 +58,6 @@ fn ipv4(frame: &[u8], network: usize) -> Result<Parsed, Verdict> {
     if first >> 4 != 4 || length < 20 {
         return Err(Verdict::Malformed);
     }
-    if ![TCP, UDP].contains(&protocol) {
-        return Err(Verdict::OtherProtocol);
-    }
     if u16::from_be_bytes([f0, f1]) & MORE_AND_OFFSET != 0 {
         return Err(Verdict::Fragment);
     }
@@ -82,11 +79,8 @@ fn ipv6(frame: &[u8], network: usize) -> Result<Parsed, Verdict> {
     if first >> 4 != 6 {
         return Err(Verdict::Malformed);
     }
-    if protocol == FRAGMENT {
+    if EXTENSIONS.contains(&protocol) {
         return Err(Verdict::Fragment);
-    }
-    if ![TCP, UDP].contains(&protocol) {
-        return Err(Verdict::OtherProtocol);
     }
     let address = |at| take(&header, at).map(|octets: [u8; 16]| Ipv6Addr::from(octets));
     Start {
@@ -113,12 +107,15 @@ struct Start {
 impl Start {
     fn finish(self, frame: &[u8]) -> Result<Parsed, Verdict> {
         let at = self.transport;
-        let flags = match self.protocol {
+        let mark = match self.protocol {
             TCP => take::<20>(frame, at)?[13],
-            _ => {
+            UDP => {
                 take::<8>(frame, at)?;
                 0
             }
+            // With the first chunk's own header.
+            SCTP => take::<16>(frame, at)?[12],
+            _ => return Err(Verdict::OtherProtocol),
         };
         let [from, to] = self.ends;
         let port = |offset| take(frame, at + offset).map(u16::from_be_bytes);
@@ -130,7 +127,7 @@ impl Start {
             },
             network: self.network,
             transport: at,
-            flags,
+            mark,
             length: self.length,
             hops: self.hops,
             mac: take(frame, 0)?,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lb_common::{Hook, Verdict};
 
 use super::{
-    connections::{Path, Way},
+    connections::{Edge, Path},
     parse::Parsed,
     routes::{Route, own, owner, route},
 };
@@ -30,7 +30,7 @@ pub(crate) struct Plan {
     /// What the packet becomes, if the port of its source is free.
     pub(crate) translated: Flow,
     pub(crate) path: Path,
-    pub(crate) reply_way: Way,
+    pub(crate) edge: Edge,
     pub(crate) reply_path: Path,
 }
 
@@ -73,7 +73,7 @@ impl Opening<'_> {
                 ..self.parsed.flow
             },
             path: Path::Stack,
-            reply_way: Way::ReplyAtEgress,
+            edge: Edge::Egress,
             reply_path: Path::Stack,
         }
     }
@@ -83,7 +83,7 @@ impl Opening<'_> {
         self.masquerade(&mut plan, self.place.interface);
         Plan {
             path: Path::Bounce,
-            reply_way: Way::ReplyAtIngress,
+            edge: Edge::Ingress,
             reply_path: Path::Bounce,
             ..plan
         }
@@ -105,7 +105,7 @@ impl Opening<'_> {
         self.masquerade(&mut plan, interface);
         Ok(Plan {
             path: Path::Route,
-            reply_way: Way::ReplyAtIngress,
+            edge: Edge::Ingress,
             reply_path: Path::Route,
             ..plan
         })
@@ -137,7 +137,7 @@ impl Opening<'_> {
         let is_own = source.ip().is_loopback() || owner(source.ip()).is_some();
         Ok(Plan {
             path: Path::Route,
-            reply_way: Way::ReplyAtIngress,
+            edge: Edge::Ingress,
             reply_path: if is_own { Path::Local } else { Path::Stack },
             ..plan
         })
