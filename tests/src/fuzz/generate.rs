@@ -7,8 +7,8 @@ use fastrand::Rng;
 use super::{
     model::{Change, Way},
     place::PLACES,
-    sequence::{Content, Sequence, Step, Talk, What, Where},
-    world::{BALANCER, PROTOCOLS, TCP, UDP, UNUSED, VIP, World},
+    sequence::{Content, Piece, Sequence, Step, Talk, What, Where},
+    world::{BALANCER, PROTOCOLS, SCTP, TCP, UDP, UNUSED, VIP, World},
 };
 use crate::{
     fuzz::mutate,
@@ -86,7 +86,11 @@ fn talk(rng: &mut Rng, world: &World, has_xdp: bool) -> Talk {
             0..20 if family == Family::V4 => 4 * rng.usize(1..=10),
             _ => 0,
         },
-        is_unsummed: protocol == UDP && rng.u8(..) < 40,
+        extensions: match rng.u8(..) {
+            0..40 if family == Family::V6 => (0..rng.usize(1..8)).map(|_| extension(rng)).collect(),
+            _ => Vec::new(),
+        },
+        is_unsummed: protocol != TCP && rng.u8(..) < 40,
     }
 }
 
@@ -201,8 +205,13 @@ fn step(rng: &mut Rng, talks: &[Talk]) -> Step {
 }
 
 fn content(rng: &mut Rng, talk: &Talk, opens: u8) -> Content {
-    let flags = match rng.u8(..) {
-        _ if talk.protocol != TCP => 0,
+    let (part, least) = match rng.u8(..) {
+        0..50 => (Some(piece(rng)), 64),
+        _ => (None, 0),
+    };
+    let mark = match rng.u8(..) {
+        _ if talk.protocol == UDP => 0,
+        _ if talk.protocol == SCTP => chunk(rng, opens),
         0..110 => opens,
         110..190 => ACK,
         190..220 => FIN | ACK,
@@ -211,7 +220,8 @@ fn content(rng: &mut Rng, talk: &Talk, opens: u8) -> Content {
         _ => rng.u8(..),
     };
     Content {
-        flags,
+        mark,
+        part,
         hops: match rng.u8(..) {
             0..8 => rng.u8(..3),
             8..16 => 255,
@@ -223,13 +233,67 @@ fn content(rng: &mut Rng, talk: &Talk, opens: u8) -> Content {
             8..10 => Some(GATEWAY_MAC),
             _ => None,
         },
-        payload: match rng.u8(..) {
-            0..100 => 0,
-            100..200 => rng.usize(..32),
-            200..246 => rng.usize(..200),
-            246..254 => rng.usize(..1460),
-            _ => rng.usize(1400..3000),
-        },
+        payload: least
+            + match rng.u8(..) {
+                0..100 => 0,
+                100..200 => rng.usize(..32),
+                200..246 => rng.usize(..200),
+                246..254 => rng.usize(..1460),
+                _ => rng.usize(1400..3000),
+            },
+    }
+}
+
+fn piece(rng: &mut Rng) -> Piece {
+    Piece {
+        id: rng.u32(1..4),
+        size: one(rng, &[8, 16, 24, 32, 48]),
+        number: rng.usize(..5),
+    }
+}
+
+/// The type of an SCTP packet's first chunk.
+fn chunk(rng: &mut Rng, opens: u8) -> u8 {
+    use crate::packet::sctp::kind::{
+        ABORT, COOKIE_ACK, COOKIE_ECHO, DATA, INIT, INIT_ACK, SACK, SHUTDOWN, SHUTDOWN_ACK,
+        SHUTDOWN_COMPLETE,
+    };
+    let all = match opens {
+        SYN => [
+            INIT,
+            INIT,
+            COOKIE_ECHO,
+            DATA,
+            SHUTDOWN,
+            SHUTDOWN_COMPLETE,
+            ABORT,
+        ],
+        _ => [
+            INIT_ACK,
+            COOKIE_ACK,
+            COOKIE_ACK,
+            SACK,
+            SHUTDOWN_ACK,
+            INIT,
+            ABORT,
+        ],
+    };
+    match rng.u8(..) {
+        0..250 => one(rng, &all),
+        _ => rng.u8(..),
+    }
+}
+
+/// Type and length of an IPv6 extension header.
+fn extension(rng: &mut Rng) -> (u8, usize) {
+    use crate::packet::extension::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
+    match rng.u8(..) {
+        0..80 => (DESTINATION, 8 * rng.usize(1..6)),
+        80..150 => (HOP_BY_HOP, 8 * rng.usize(1..4)),
+        150..200 => (ROUTING, 8),
+        200..240 => (FRAGMENT, 8),
+        240..250 => (AUTHENTICATION, 16),
+        _ => (DESTINATION, 8 * rng.usize(1..40)),
     }
 }
 

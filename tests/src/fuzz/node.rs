@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::IpAddr,
+    path::Path,
     time::Duration,
 };
 
@@ -19,8 +21,8 @@ use lb_agent::{
     reconcile::{Reconciler, Snapshot},
 };
 use lb_common::{
-    Affinity, ClientKey, Connection, FrontendKey, Holdings, Hook, Interface, Settings, Tuple,
-    Verdict,
+    Affinity, ClientKey, Connection, Fragment, FragmentKey, FrontendKey, Holdings, Hook, Interface,
+    Settings, Tuple, Verdict,
 };
 use nix::{
     net::if_::if_nameindex,
@@ -31,7 +33,7 @@ use nix::{
 use super::{
     counters::Counters,
     flow::Flow,
-    model::Endpoint,
+    model::{Endpoint, Key},
     place::context,
     world::{self, AFFINITY, Frontend, Policy, Service, TCP, UDP, World},
 };
@@ -42,8 +44,15 @@ use crate::{
 
 /// Buckets of clients that refusals are limited by.
 const BUCKETS: u32 = 256;
+/// Words of a place where a fragment waits.
+const HELD: usize = 8 / 8 + 40 / 8 + 8 / 8 + 2048 / 8;
 /// Longer than what is retired rests.
 const REST: Duration = Duration::from_secs(60);
+/// What the programs send by themselves ends where it comes out.
+const SILENCE: &str = "table inet silence {
+    chain in { type filter hook prerouting priority raw; policy drop; }
+    chain out { type filter hook output priority raw; policy drop; }
+}";
 /// Room for what comes out longer than it went in.
 const GROWTH: usize = 2048;
 
@@ -54,6 +63,7 @@ pub(crate) struct Node {
     counters: Counters,
     assured: BpfHashMap<MapData, Tuple, Connection>,
     unassured: BpfHashMap<MapData, Tuple, Connection>,
+    fragments: BpfHashMap<MapData, FragmentKey, Fragment>,
     holdings: BpfHashMap<MapData, u32, Holdings>,
     settings: Array<MapData, Settings>,
     interfaces: BpfHashMap<MapData, u32, Interface>,
@@ -87,6 +97,7 @@ pub(crate) fn with<T: Send>(
     let netns = Netns::create(format!("{}-node", residue.id()))?;
     forwarding(&netns)?;
     netns.ip(&format!("link set lo up\n{}", wiring::batch()))?;
+    netns.nft(SILENCE)?;
     let options = Options {
         bpffs: residue.id().pins(),
         xdp: XdpModeOption::Native,
@@ -117,8 +128,12 @@ impl Node {
             bail!("{error}");
         }
         let pins = &options.bpffs;
+        unpin_links(pins)?;
+        drop(dataplane);
+        let dataplane = Dataplane::open(options)?;
         let assured = Map::HashMap(pinned(pins, "ASSURED")?);
         let unassured = Map::LruHashMap(pinned(pins, "UNASSURED")?);
+        let fragments = Map::LruHashMap(pinned(pins, "FRAGMENTS")?);
         let holdings = Map::HashMap(pinned(pins, "HOLDINGS")?);
         let settings = Map::Array(pinned(pins, "SETTINGS")?);
         let interfaces = Map::HashMap(pinned(pins, "INTERFACES")?);
@@ -131,6 +146,7 @@ impl Node {
             counters: Counters::new(pinned(pins, "COUNTERS")?)?,
             assured: BpfHashMap::try_from(assured)?,
             unassured: BpfHashMap::try_from(unassured)?,
+            fragments: BpfHashMap::try_from(fragments)?,
             holdings: BpfHashMap::try_from(holdings)?,
             settings: Array::try_from(settings)?,
             interfaces: BpfHashMap::try_from(interfaces)?,
@@ -313,13 +329,41 @@ impl Node {
         Ok(())
     }
 
+    /// Lets seconds go by for what is known of a packet's parts.
+    pub(crate) fn age_fragment(&mut self, key: &Key, seconds: u64) -> Result<()> {
+        let second = self.settings.get(&0, 0)?.second;
+        let key = told_key(key);
+        if let Some(mut fragment) = found(self.fragments.get(&key, 0))? {
+            fragment.seen = fragment
+                .seen
+                .wrapping_sub((seconds as u32).wrapping_mul(second));
+            self.fragments.insert(key, fragment, 0)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget_fragment(&mut self, key: &Key) -> Result<()> {
+        found(self.fragments.remove(&told_key(key)))?;
+        Ok(())
+    }
+
+    /// Forgets parts that wait for their first one.
+    pub(crate) fn forget_held(&mut self) -> Result<()> {
+        let map = self.dataplane.ebpf_mut().map_mut("HELD").context("HELD")?;
+        let mut held: Array<_, [u64; HELD]> = map.try_into()?;
+        for index in 0..held.len() {
+            held.set(index, [0; HELD], 0)?;
+        }
+        Ok(())
+    }
+
     /// Assured connections of a service; of those to none, `None`.
     pub(crate) fn held(&self, service: Option<usize>) -> Result<u64> {
         let held = found(self.holdings.get(&self.number(service), 0))?;
         Ok(held.map_or(0, |held| held.connections))
     }
 
-    pub(crate) fn forget_held(&mut self, service: Option<usize>) -> Result<()> {
+    pub(crate) fn forget_holdings(&mut self, service: Option<usize>) -> Result<()> {
         let number = self.number(service);
         found(self.holdings.remove(&number))?;
         Ok(())
@@ -378,10 +422,16 @@ impl Node {
 
 /// The kernel greets neighbours on the real interfaces when it pleases.
 fn is_noise(verdict: Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::NotIp | Verdict::OtherProtocol | Verdict::Fragment
-    )
+    matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol)
+}
+
+/// Takes the programs off the interfaces, once nobody holds them any more: what
+/// they count is what they are run on here.
+fn unpin_links(pins: &Path) -> Result<()> {
+    for link in fs::read_dir(pins.join("links"))? {
+        fs::remove_file(link?.path())?;
+    }
+    Ok(())
 }
 
 /// `None` if there is no such element.
@@ -429,6 +479,19 @@ fn port(service: &Service) -> Port {
         cluster: backends,
         affinity_seconds: if service.has_affinity { AFFINITY } else { 0 },
         sources: BTreeSet::new(),
+    }
+}
+
+/// The number lies in the map as it does in the header.
+fn told_key((source, destination, id, protocol): &Key) -> FragmentKey {
+    FragmentKey {
+        source: (*source).into(),
+        destination: (*destination).into(),
+        id: match source.is_ipv4() {
+            true => u32::from((*id as u16).to_be()),
+            false => id.to_be(),
+        },
+        protocol: (*protocol).into(),
     }
 }
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::packet::{
     Place, Returned,
-    action::{TC_PASS, XDP_PASS},
-    at,
+    action::{TC_DROP, TC_PASS, XDP_PASS},
+    at, fragments,
     frame::{Frame, NODE_MAC},
 };
 
@@ -77,7 +77,9 @@ impl<'a> Player<'a> {
         self.node.set_quota(sequence.quota)?;
         self.node.say_xdp(sequence.has_xdp)?;
         let mut result = self.play_with(sequence, &mut model);
-        if let Ok((_, difference @ None)) = &mut result {
+        if let Ok((_, difference @ None)) = &mut result
+            && !model.is_unsure()
+        {
             *difference = self.compare_tables(sequence, &model)?;
         }
         self.refused += model.refused();
@@ -88,14 +90,21 @@ impl<'a> Player<'a> {
         for (flow, ..) in model.elements() {
             self.node.forget(flow)?;
         }
+        for key in model.fragments().keys() {
+            self.node.forget_fragment(key)?;
+        }
+        if model.fragments().has_held() {
+            self.node.forget_held()?;
+        }
         for (service, _) in model.held() {
-            self.node.forget_held(service)?;
+            self.node.forget_holdings(service)?;
         }
         if result
             .as_ref()
             .is_ok_and(|(_, difference)| difference.is_some())
         {
             self.forget_all()?;
+            self.node.forget_held()?;
         }
         for service in model.changed() {
             let all = &self.world.services[service].backends;
@@ -110,6 +119,42 @@ impl<'a> Player<'a> {
             self.node.forget_client(client, service)?;
         }
         result
+    }
+
+    /// Sends a frame through both; what came out, or how they part.
+    fn send(
+        &mut self,
+        place: Place,
+        frame: Vec<u8>,
+        model: &mut Model<'_>,
+    ) -> Result<Result<Outcome, Difference>> {
+        let returned = self.node.run(place, &frame)?;
+        let node = &*self.node;
+        let translated = |flow: &Flow| {
+            let connection = node.connection(flow).ok().flatten();
+            connection.map(|(connection, _)| Flow::from(&connection.translated))
+        };
+        let verdict = || node.verdict(place.hook).ok();
+        let seen = Seen {
+            verdict: &verdict,
+            translated: &translated,
+        };
+        let expected = model.run(place, &frame, &seen);
+        let mut found = self.outcome(place.hook, returned, expected.as_ref().ok())?;
+        if found.verdict == Verdict::Passing && found.action == TC_DROP {
+            // What is left in the packet's place when copies of it were sent.
+            found.bytes.clear();
+        }
+        if expected.as_ref() == Ok(&found) {
+            return Ok(Ok(found));
+        }
+        Ok(Err(Difference {
+            step: 0,
+            place,
+            frame,
+            found: Some(found),
+            expected,
+        }))
     }
 
     /// What came out, with the verdict that it was counted by.
@@ -148,6 +193,12 @@ impl<'a> Player<'a> {
             What::Wait(seconds) => {
                 for (flow, ..) in model.elements() {
                     self.node.age(flow, *seconds)?;
+                }
+                for key in model.fragments().keys() {
+                    self.node.age_fragment(key, *seconds)?;
+                }
+                if model.fragments().has_held() {
+                    self.node.forget_held()?;
                 }
                 model.wait(*seconds);
             }
@@ -257,40 +308,31 @@ impl<'a> Player<'a> {
             let Some((place, frame)) = make(sequence, talk, trace, step, model) else {
                 continue;
             };
-            sent += 1;
-            let returned = self.node.run(place, &frame)?;
-            let node = &*self.node;
-            let translated = |flow: &Flow| {
-                let connection = node.connection(flow).ok().flatten();
-                connection.map(|(connection, _)| Flow::from(&connection.translated))
-            };
-            let verdict = || node.verdict(place.hook).ok();
-            let seen = Seen {
-                verdict: &verdict,
-                translated: &translated,
-            };
-            let expected = model.run(place, &frame, &seen);
-            let found = self.outcome(place.hook, returned, expected.as_ref().ok())?;
-            if expected.as_ref() != Ok(&found) {
-                let difference = Difference {
-                    step: index,
-                    place,
-                    frame,
-                    found: Some(found),
-                    expected,
-                };
-                return Ok((sent, Some(difference)));
+            let is_request = matches!(step.what, What::Request(_));
+            let mut frames = vec![frame];
+            while let Some(frame) = frames.pop() {
+                sent += 1;
+                match self.send(place, frame, model)? {
+                    Ok(found) => {
+                        if is_request {
+                            trace.request = Some(found.bytes.clone());
+                        }
+                        let is_left = is_left(place, &found);
+                        trace.last = Some((place, found.bytes, is_left));
+                    }
+                    Err(difference) => {
+                        let difference = Difference {
+                            step: index,
+                            ..difference
+                        };
+                        return Ok((sent, Some(difference)));
+                    }
+                }
+                frames.extend(model.take_again().into_iter().rev());
             }
-            let is_left = found.action
-                == if place.hook == Hook::Xdp {
-                    XDP_PASS
-                } else {
-                    TC_PASS
-                };
-            if matches!(step.what, What::Request(_)) {
-                trace.request = Some(found.bytes.clone());
+            if model.is_unsure() {
+                break;
             }
-            trace.last = Some((place, found.bytes, is_left));
         }
         Ok((sent, None))
     }
@@ -305,10 +347,10 @@ fn make(
     model: &Model<'_>,
 ) -> Option<(Place, Vec<u8>)> {
     let mut made = match &step.what {
-        What::Request(content) => Made::from(&frame(talk, content, talk.client, talk.frontend)),
+        What::Request(content) => cut(&frame(talk, content, talk.client, talk.frontend), content),
         What::Reply(content) => {
             let (from, to) = answering(talk, trace);
-            Made::from(&frame(talk, content, from, to))
+            cut(&frame(talk, content, from, to), content)
         }
         What::Onward => {
             let (_, bytes, _) = trace.last.as_ref()?;
@@ -332,13 +374,25 @@ fn make(
 }
 
 fn frame(talk: &Talk, content: &Content, source: SocketAddr, destination: SocketAddr) -> Frame {
-    let mut frame = Frame::new(talk.transport(content.flags), source, destination);
+    let mut frame = Frame::new(talk.transport(content.mark), source, destination);
     frame.macs[0] = content.mac.unwrap_or(NODE_MAC);
     frame.tags.clone_from(&talk.tags);
     frame.options = talk.options;
+    frame.extensions.clone_from(&talk.extensions);
     frame.hops = content.hops;
     frame.payload = (0..content.payload).map(|index| index as u8).collect();
     frame
+}
+
+/// The frame, or the part of it that is to be sent.
+fn cut(frame: &Frame, content: &Content) -> Made {
+    let mut made = Made::from(frame);
+    if let Some(piece) = content.part {
+        let mut pieces = fragments(frame, piece.id, &[piece.size; 4]);
+        let number = piece.number % pieces.len();
+        made.bytes = pieces.swap_remove(number);
+    }
+    made
 }
 
 fn made_of(bytes: Vec<u8>) -> Made {
@@ -405,6 +459,14 @@ fn home(address: std::net::IpAddr) -> &'static str {
         _ if REMOTE1.contains(address) || CLIENT1.contains(address) => "up1",
         _ => "up0",
     }
+}
+
+fn is_left(place: Place, found: &Outcome) -> bool {
+    found.action
+        == match place.hook {
+            Hook::Xdp => XDP_PASS,
+            Hook::TcIngress | Hook::TcEgress => TC_PASS,
+        }
 }
 
 /// What BPF_PROG_TEST_RUN accepts: for TC, a whole IP header behind an IP

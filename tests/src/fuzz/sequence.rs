@@ -3,7 +3,10 @@
 
 use std::net::SocketAddr;
 
-use super::model::{Change, Way};
+use super::{
+    model::{Change, Way},
+    world::{TCP, UDP},
+};
 use crate::packet::{
     Place,
     frame::{Frame, Transport},
@@ -30,7 +33,9 @@ pub(crate) struct Talk {
     pub(crate) tags: Vec<[u16; 2]>,
     /// IPv4 options in bytes.
     pub(crate) options: usize,
-    /// UDP without a checksum.
+    /// Type and length in bytes of each IPv6 extension header.
+    pub(crate) extensions: Vec<(u8, usize)>,
+    /// UDP or SCTP without a checksum.
     pub(crate) is_unsummed: bool,
 }
 
@@ -71,13 +76,24 @@ pub(crate) enum What {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
-    /// Of TCP.
-    pub(crate) flags: u8,
+    /// TCP's flags, or the type of SCTP's first chunk.
+    pub(crate) mark: u8,
     pub(crate) hops: u8,
     /// Destination of the frame; the node's if there is none.
     pub(crate) mac: Option<[u8; 6]>,
     /// Length in bytes.
     pub(crate) payload: usize,
+    pub(crate) part: Option<Piece>,
+}
+
+/// One of the fragments that a packet is cut into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) id: u32,
+    /// Of all but the last one, in bytes.
+    pub(crate) size: usize,
+    /// Which one, by a number that wraps around.
+    pub(crate) number: usize,
 }
 
 /// What an offset counts from.
@@ -169,9 +185,9 @@ impl Made {
 impl Talk {
     pub(crate) fn transport(&self, mark: u8) -> Transport {
         match self.protocol {
-            super::world::TCP => Transport::Tcp(mark),
-            super::world::UDP if self.is_unsummed => Transport::UdpUnsummed,
-            super::world::UDP => Transport::Udp,
+            TCP => Transport::Tcp(mark),
+            UDP if self.is_unsummed => Transport::UdpUnsummed,
+            UDP => Transport::Udp,
             _ if self.is_unsummed => Transport::SctpUnsummed(mark),
             _ => Transport::Sctp(mark),
         }

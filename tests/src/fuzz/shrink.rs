@@ -71,12 +71,16 @@ fn simpler(sequence: &Sequence) -> impl Iterator<Item = Sequence> {
     });
     let talks = (0..sequence.talks.len()).flat_map(move |index| {
         let talk = &sequence.talks[index];
-        let is_decorated = !talk.tags.is_empty() || talk.options > 0 || talk.is_unsummed;
+        let is_decorated = !talk.tags.is_empty()
+            || talk.options > 0
+            || !talk.extensions.is_empty()
+            || talk.is_unsummed;
         is_decorated.then(|| {
             let mut plainer = sequence.clone();
             let talk = &mut plainer.talks[index];
             talk.tags.clear();
             talk.options = 0;
+            talk.extensions.clear();
             talk.is_unsummed = false;
             plainer
         })
@@ -97,9 +101,13 @@ fn plainer(step: &Step) -> impl Iterator<Item = Step> {
         hops: 64,
         mac: None,
         payload: 0,
+        part: None,
         ..content.clone()
     };
-    let is_plain = content.hops == 64 && content.mac.is_none() && content.payload == 0;
+    let is_plain = content.hops == 64
+        && content.mac.is_none()
+        && content.payload == 0
+        && content.part.is_none();
     let content = (!is_plain).then(|| {
         let mut plainer = step.clone();
         plainer.what = match &step.what {

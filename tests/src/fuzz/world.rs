@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const SCTP: u8 = 132;
-pub(crate) const PROTOCOLS: [u8; 2] = [TCP, UDP];
+pub(crate) const PROTOCOLS: [u8; 3] = [TCP, UDP, SCTP];
 
 /// A clusterIP, and one of a load balancer.
 pub(crate) const VIP: Pair = inner(96, 10);

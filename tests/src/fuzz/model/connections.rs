@@ -74,6 +74,11 @@ impl Connection {
         }
     }
 
+    /// Neither expired for sure nor not.
+    pub(crate) fn is_on_edge(&self, now: u64) -> bool {
+        now - self.seen == self.state.timeout(self.asked.protocol)
+    }
+
     pub(crate) fn is_expired(&self, now: u64) -> bool {
         now - self.seen > self.state.timeout(self.asked.protocol)
     }

@@ -5,9 +5,11 @@
 
 mod connections;
 mod endpoints;
+mod fragments;
 mod life;
 mod open;
 mod parse;
+mod parts;
 mod plan;
 mod refuse;
 mod rewrite;
@@ -19,12 +21,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{Hook, Verdict};
 
 use self::{
-    connections::Connections, endpoints::Endpoints, life::Signal, open::Opened, parse::Parsed,
-    plan::Opening, rewrite::rewrite, routes::Route,
+    connections::Connections, endpoints::Endpoints, fragments::Fragments, life::Signal,
+    open::Opened, parse::Parsed, plan::Opening, rewrite::rewrite, routes::Route,
 };
 pub(crate) use self::{
     connections::{Connection, Edge, Path, Way},
     endpoints::{Change, Endpoint, Life},
+    fragments::Key,
     parse::parse,
 };
 use super::{
@@ -47,8 +50,13 @@ pub(crate) struct Model<'a> {
     /// where nobody saw it.
     clients: BTreeMap<(IpAddr, usize), Option<Life>>,
     refused: u32,
+    fragments: Fragments,
+    /// Frames that were sent to the last one's place after it.
+    again: Vec<Vec<u8>>,
     /// In seconds.
     now: u64,
+    /// Whether what happens next depends on how long the packets took.
+    is_unsure: bool,
 }
 
 /// What the programs are seen to have chosen.
@@ -71,7 +79,10 @@ impl<'a> Model<'a> {
             connections: Connections::new(quota),
             clients: BTreeMap::new(),
             refused: 0,
+            fragments: Fragments::default(),
+            again: Vec::new(),
             now: 0,
+            is_unsure: false,
         }
     }
 
@@ -86,16 +97,7 @@ impl<'a> Model<'a> {
         seen: &Seen<'_>,
     ) -> Result<Outcome, String> {
         let result = match parse(frame) {
-            Ok(parsed) => {
-                let has_xdp = self.has_xdp;
-                let at = Opening {
-                    place,
-                    frame,
-                    parsed: &parsed,
-                    has_xdp,
-                };
-                self.process(&at, seen)?
-            }
+            Ok(parsed) => self.run_parsed(place, frame, parsed, seen)?,
             Err(verdict) => Err(verdict),
         };
         let (pass, drop) = match place.hook {
@@ -132,6 +134,21 @@ impl<'a> Model<'a> {
     /// Seconds go by without a packet.
     pub(crate) fn wait(&mut self, seconds: u64) {
         self.now += seconds;
+        self.fragments.drop_held();
+    }
+
+    pub(crate) fn fragments(&self) -> &Fragments {
+        &self.fragments
+    }
+
+    /// Frames that go to the last one's place after it.
+    pub(crate) fn take_again(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// Whether nobody can say what happens next: it depends on milliseconds.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.is_unsure
     }
 
     /// Answers given so far.
@@ -210,12 +227,13 @@ impl<'a> Model<'a> {
     }
 
     /// Whether the client's packet is not one more of its old connection.
-    fn is_outdated(&self, parsed: &Parsed, number: u32) -> bool {
+    fn is_outdated(&mut self, parsed: &Parsed, number: u32) -> bool {
         let Some(connection) = self.connections.by_number(number) else {
             return true;
         };
         let is_current = |life: &Life| self.endpoints.is_current(life);
         let is_retired = !connection.backend.as_ref().is_none_or(is_current);
+        self.is_unsure |= connection.is_on_edge(self.now);
         if connection.is_expired(self.now) {
             return true;
         }
@@ -312,12 +330,15 @@ fn leave(at: &Opening<'_>, interface: &str) -> i32 {
 
 fn is_loss(verdict: Verdict) -> bool {
     use Verdict::{
-        ForgedReply, NoBackend, NoLocalBackend, NoRoute, NoService, NoSourceAddress, NoSourcePort,
-        Refused, SourceRange, TableFull, TimeExceeded, Unanswered, Unstable,
+        ForgedReply, FragmentLost, Held, NoBackend, NoLocalBackend, NoRoute, NoService,
+        NoSourceAddress, NoSourcePort, Refused, SourceRange, TableFull, TimeExceeded, Unanswered,
+        Unstable,
     };
     matches!(
         verdict,
         ForgedReply
+            | FragmentLost
+            | Held
             | NoBackend
             | NoLocalBackend
             | NoRoute

@@ -142,6 +142,9 @@ impl Model<'_> {
         let frontends = &self.world.frontends;
         let is_frontend =
             |flow: &Flow| is_ours && frontends.contains_key(&(flow.source, flow.protocol));
+        let known = self.connections.get(&wanted.reverse());
+        let known = known.and_then(|(number, _)| self.connections.by_number(number));
+        self.is_unsure |= known.is_some_and(|known| known.is_on_edge(self.now));
         let now = self.now;
         let mut is_free = |flow: &Flow| {
             !is_frontend(flow) && self.connections.make_free(&flow.reverse(), now, false)
@@ -196,6 +199,8 @@ impl Model<'_> {
     fn is_claimed(&mut self, reply_key: &Flow) -> bool {
         let known = self.connections.get(reply_key);
         let is_reply = known.is_some_and(|(_, way)| way == Way::Reply);
+        let connection = known.and_then(|(number, _)| self.connections.by_number(number));
+        self.is_unsure |= connection.is_some_and(|known| known.is_on_edge(self.now));
         is_reply && !self.connections.make_free(reply_key, self.now, true)
     }
 

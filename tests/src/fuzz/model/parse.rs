@@ -11,13 +11,20 @@ use crate::fuzz::{
 
 const VLAN: [[u8; 2]; 2] = [[0x81, 0], [0x88, 0xa8]];
 const MOST_TAGS: usize = 2;
-const MORE_AND_OFFSET: u16 = 0x3fff;
-const EXTENSIONS: [u8; 4] = [0, 43, 44, 60];
+
+const HOP_BY_HOP: u8 = 0;
+const ICMP: u8 = 1;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+const DESTINATION: u8 = 60;
+const MOST_EXTENSIONS: usize = 6;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Parsed {
+    /// Without ports if this is a later fragment.
     pub(crate) flow: Flow,
-    /// Offsets of the IP header and of the transport header, in bytes.
+    /// Offsets of the IP header and of what it carries, in bytes.
     pub(crate) network: usize,
     pub(crate) transport: usize,
     /// TCP's flags, or the type of SCTP's first chunk; else 0.
@@ -27,6 +34,16 @@ pub(crate) struct Parsed {
     pub(crate) hops: u8,
     /// Destination of the frame.
     pub(crate) mac: [u8; 6],
+    pub(crate) part: Part,
+    /// What the parts of a packet have in common.
+    pub(crate) id: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    First,
+    Later,
 }
 
 pub(crate) fn parse(frame: &[u8]) -> Result<Parsed, Verdict> {
@@ -53,13 +70,20 @@ fn ethernet(frame: &[u8]) -> Result<([u8; 2], usize), Verdict> {
 
 fn ipv4(frame: &[u8], network: usize) -> Result<Parsed, Verdict> {
     let header: [u8; 20] = take(frame, network)?;
-    let [first, _, l0, l1, _, _, f0, f1, hops, protocol, ..] = header;
+    let [first, _, l0, l1, i0, i1, f0, f1, hops, protocol, ..] = header;
     let length = usize::from(first & 0xf) * 4;
     if first >> 4 != 4 || length < 20 {
         return Err(Verdict::Malformed);
     }
-    if u16::from_be_bytes([f0, f1]) & MORE_AND_OFFSET != 0 {
-        return Err(Verdict::Fragment);
+    let field = u16::from_be_bytes([f0, f1]);
+    let (has_more, offset) = (field & 0x2000 != 0, field & 0x1fff);
+    let part = match (has_more, offset) {
+        (false, 0) => Part::Whole,
+        (true, 0) => Part::First,
+        _ => Part::Later,
+    };
+    if part == Part::Whole && protocol == ICMP {
+        return Err(Verdict::OtherProtocol);
     }
     let address = |at| take(&header, at).map(|octets: [u8; 4]| Ipv4Addr::from(octets));
     Start {
@@ -69,32 +93,42 @@ fn ipv4(frame: &[u8], network: usize) -> Result<Parsed, Verdict> {
         protocol,
         length: u16::from_be_bytes([l0, l1]).into(),
         hops,
+        part,
+        id: u16::from_be_bytes([i0, i1]).into(),
     }
     .finish(frame)
 }
 
 fn ipv6(frame: &[u8], network: usize) -> Result<Parsed, Verdict> {
     let header: [u8; 40] = take(frame, network)?;
-    let [first, _, _, _, l0, l1, protocol, hops, ..] = header;
+    let [first, _, _, _, l0, l1, next, hops, ..] = header;
     if first >> 4 != 6 {
         return Err(Verdict::Malformed);
     }
-    if EXTENSIONS.contains(&protocol) {
-        return Err(Verdict::Fragment);
-    }
     let address = |at| take(&header, at).map(|octets: [u8; 16]| Ipv6Addr::from(octets));
-    Start {
+    let (source, destination) = (address(8)?, address(24)?);
+    // RFC 4291, section 2.5.5.2: these stand for IPv4, and are in no packet.
+    if source.to_ipv4_mapped().is_some() || destination.to_ipv4_mapped().is_some() {
+        return Err(Verdict::Malformed);
+    }
+    if next == ICMPV6 {
+        return Err(Verdict::OtherProtocol);
+    }
+    let mut start = Start {
         network,
         transport: network + 40,
-        ends: [address(8)?.into(), address(24)?.into()],
-        protocol,
+        ends: [source.into(), destination.into()],
+        protocol: next,
         length: 40 + usize::from(u16::from_be_bytes([l0, l1])),
         hops,
-    }
-    .finish(frame)
+        part: Part::Whole,
+        id: 0,
+    };
+    start.look_through(frame)?;
+    start.finish(frame)
 }
 
-/// A packet up to its transport header.
+/// A packet up to what it carries.
 struct Start {
     network: usize,
     transport: usize,
@@ -102,36 +136,84 @@ struct Start {
     protocol: u8,
     length: usize,
     hops: u8,
+    part: Part,
+    id: u32,
 }
 
 impl Start {
-    fn finish(self, frame: &[u8]) -> Result<Parsed, Verdict> {
-        let at = self.transport;
-        let mark = match self.protocol {
-            TCP => take::<20>(frame, at)?[13],
-            UDP => {
-                take::<8>(frame, at)?;
-                0
+    /// IPv6 extension headers (RFC 8200, section 4).
+    fn look_through(&mut self, frame: &[u8]) -> Result<(), Verdict> {
+        for _ in 0..MOST_EXTENSIONS {
+            if ![HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION].contains(&self.protocol) {
+                return Ok(());
             }
-            // With the first chunk's own header.
-            SCTP => take::<16>(frame, at)?[12],
-            _ => return Err(Verdict::OtherProtocol),
-        };
+            let header: [u8; 8] = take(frame, self.transport)?;
+            let [next, length, f0, f1, id @ ..] = header;
+            let field = u16::from_be_bytes([f0, f1]);
+            match self.protocol {
+                // Segments left: it is to go elsewhere first.
+                ROUTING if f1 != 0 => return Err(Verdict::OtherProtocol),
+                FRAGMENT => {
+                    self.id = u32::from_be_bytes(id);
+                    self.transport += 8;
+                    if field & 0xfff8 != 0 {
+                        self.part = Part::Later;
+                    } else if field & 1 != 0 {
+                        self.part = Part::First;
+                    }
+                }
+                _ => self.transport += (usize::from(length) + 1) * 8,
+            }
+            self.protocol = next;
+            if self.part == Part::Later {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, frame: &[u8]) -> Result<Parsed, Verdict> {
         let [from, to] = self.ends;
-        let port = |offset| take(frame, at + offset).map(u16::from_be_bytes);
+        let (ports, mark) = match self.part {
+            Part::Later if self.transport > frame.len() => return Err(Verdict::Malformed),
+            Part::Later => ([0, 0], 0),
+            Part::Whole | Part::First => self.transport(frame)?,
+        };
         Ok(Parsed {
             flow: Flow {
-                source: SocketAddr::new(from, port(0)?),
-                destination: SocketAddr::new(to, port(2)?),
+                source: SocketAddr::new(from, ports[0]),
+                destination: SocketAddr::new(to, ports[1]),
                 protocol: self.protocol,
             },
             network: self.network,
-            transport: at,
+            transport: self.transport,
             mark,
             length: self.length,
             hops: self.hops,
             mac: take(frame, 0)?,
+            part: self.part,
+            id: self.id,
         })
+    }
+
+    /// Ports, and what the header says of the connection. All of it must lie in
+    /// the packet, and that in the frame.
+    fn transport(&self, frame: &[u8]) -> Result<([u16; 2], u8), Verdict> {
+        let end = self.network + self.length;
+        let packet = frame.get(..end).ok_or(Verdict::Malformed)?;
+        let at = self.transport;
+        let mark = match self.protocol {
+            TCP => take::<20>(packet, at)?[13],
+            UDP => {
+                take::<8>(packet, at)?;
+                0
+            }
+            // With the first chunk's own header.
+            SCTP => take::<16>(packet, at)?[12],
+            _ => return Err(Verdict::OtherProtocol),
+        };
+        let port = |offset| take(packet, at + offset).map(u16::from_be_bytes);
+        Ok(([port(0)?, port(2)?], mark))
     }
 }
 

@@ -16,12 +16,17 @@ use crate::{
 
 /// No frame gets shorter than this by an answer, at XDP.
 const SHORTEST: usize = 60;
+/// What a reset has room for in their place.
+const LONGEST_OPTIONS: usize = 40;
 
 pub(crate) fn refuse(place: Place, frame: &[u8], parsed: &Parsed) -> Result<Vec<u8>, Verdict> {
     if !is_answerable(place, parsed) {
         return Err(Verdict::Unanswered);
     }
     let packet = if parsed.flow.protocol == TCP {
+        if options(parsed) > LONGEST_OPTIONS {
+            return Err(Verdict::Unanswered);
+        }
         reset(frame, parsed)
     } else {
         unreachable(frame, parsed)?

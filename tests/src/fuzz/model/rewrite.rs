@@ -3,56 +3,78 @@
 use std::net::IpAddr;
 
 use super::{
-    parse::Parsed,
+    parse::{Parsed, Part},
     sum::{as_wrong_as, pseudo, sum},
 };
-use crate::fuzz::{flow::Flow, world::UDP};
+use crate::fuzz::{
+    flow::Flow,
+    world::{SCTP, UDP},
+};
 
 /// The frame with the ends of `new`, and one hop less if so wished.
-pub(crate) fn rewrite(frame: &[u8], parsed: &Parsed, new: &Flow, hop: bool) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    let checksum = match parsed.flow.protocol {
-        UDP => parsed.transport + 6,
-        _ => parsed.transport + 16,
-    };
-    let network = network_sum(&frame, parsed);
-    let transport = transport_sum(&frame, parsed, &parsed.flow);
-
-    set_ends(&mut frame, parsed, new);
+pub(crate) fn rewrite(old: &[u8], parsed: &Parsed, new: &Flow, hop: bool) -> Vec<u8> {
+    let mut frame = old.to_vec();
+    set_addresses(&mut frame, parsed, new);
     if hop {
         let hops = if new.source.is_ipv4() { 8 } else { 7 };
         frame[parsed.network + hops] -= 1;
     }
-
     if new.source.is_ipv4() {
         let at = parsed.network + 10;
         set(&mut frame, at, 0);
         let rest = network_sum(&frame, parsed);
-        set(&mut frame, at, as_wrong_as(network, rest));
+        set(&mut frame, at, as_wrong_as(network_sum(old, parsed), rest));
     }
-    let is_unsummed = frame[checksum..checksum + 2] == [0, 0];
-    if parsed.flow.protocol == UDP && is_unsummed {
+    if parsed.part == Part::Later {
         return frame;
     }
-    set(&mut frame, checksum, 0);
-    let rest = transport_sum(&frame, parsed, new);
-    let mut found = as_wrong_as(transport, rest);
-    if parsed.flow.protocol == UDP && found == 0 {
-        // RFC 768: zero says that there is none.
-        found = 0xffff;
+    set(&mut frame, parsed.transport, new.source.port());
+    set(&mut frame, parsed.transport + 2, new.destination.port());
+    match parsed.flow.protocol {
+        SCTP => fix_crc(old, &mut frame, parsed),
+        protocol => fix_sum(old, &mut frame, parsed, new, protocol),
     }
-    set(&mut frame, checksum, found);
     frame
 }
 
-fn set_ends(frame: &mut [u8], parsed: &Parsed, new: &Flow) {
+fn set_addresses(frame: &mut [u8], parsed: &Parsed, new: &Flow) {
     let mut put = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
     for (index, end) in [new.source, new.destination].into_iter().enumerate() {
         match end.ip() {
             IpAddr::V4(v4) => put(parsed.network + 12 + 4 * index, &v4.octets()),
             IpAddr::V6(v6) => put(parsed.network + 8 + 16 * index, &v6.octets()),
         }
-        put(parsed.transport + 2 * index, &end.port().to_be_bytes());
+    }
+}
+
+fn fix_sum(old: &[u8], frame: &mut [u8], parsed: &Parsed, new: &Flow, protocol: u8) {
+    let field = parsed.transport + if protocol == UDP { 6 } else { 16 };
+    // RFC 768: zero says that there is none.
+    if protocol == UDP && frame[field..field + 2] == [0, 0] {
+        return;
+    }
+    set(frame, field, 0);
+    let before = transport_sum(old, parsed, &parsed.flow);
+    let sum = as_wrong_as(before, transport_sum(frame, parsed, new));
+    let is_zero = protocol == UDP && sum == 0;
+    set(frame, field, if is_zero { 0xffff } else { sum });
+}
+
+/// RFC 9260, appendix A. Zero stands where a device is still to work it out.
+fn fix_crc(old: &[u8], frame: &mut [u8], parsed: &Parsed) {
+    let field = parsed.transport + 8..parsed.transport + 12;
+    let end = parsed.network + parsed.length;
+    if old[field.clone()] == [0; 4] {
+        return;
+    }
+    let right = |frame: &[u8]| {
+        let mut packet = frame[parsed.transport..end].to_vec();
+        packet[8..12].fill(0);
+        crc32c::crc32c(&packet).to_le_bytes()
+    };
+    let (before, after) = (right(old), right(frame));
+    for (index, byte) in frame[field].iter_mut().enumerate() {
+        *byte ^= before[index] ^ after[index];
     }
 }
 
