@@ -158,13 +158,14 @@ impl Connections {
         true
     }
 
-    /// A packet of the connection went by.
-    pub(crate) fn heard(&mut self, number: u32, way: Way, signal: Signal, now: u64) {
+    /// A packet of the connection went by. `false` if another connection has the
+    /// place of a half that it lost.
+    pub(crate) fn heard(&mut self, number: u32, way: Way, signal: Signal, now: u64) -> bool {
         if !self.restore(number, now) {
-            return;
+            return false;
         }
         let Some(connection) = self.all.get_mut(&number) else {
-            return;
+            return false;
         };
         let protocol = connection.asked.protocol;
         let before = *connection;
@@ -179,6 +180,7 @@ impl Connections {
                 connection.is_assured = true;
             }
         }
+        true
     }
 
     /// Whether no living connection gets such replies; removes one that does not

@@ -21,8 +21,15 @@ use std::{collections::BTreeMap, net::IpAddr};
 use lb_common::{Hook, Verdict};
 
 use self::{
-    connections::Connections, endpoints::Endpoints, fragments::Fragments, life::Signal,
-    open::Opened, parse::Parsed, plan::Opening, rewrite::rewrite, routes::Route,
+    connections::Connections,
+    endpoints::Endpoints,
+    fragments::Fragments,
+    life::Signal,
+    open::Opened,
+    parse::{Parsed, Part},
+    plan::Opening,
+    rewrite::rewrite,
+    routes::Route,
 };
 pub(crate) use self::{
     connections::{Connection, Edge, Path, Way},
@@ -33,7 +40,7 @@ pub(crate) use self::{
 use super::{
     flow::Flow,
     node::Outcome,
-    world::{Backend, UDP, World},
+    world::{Backend, SCTP, UDP, World},
 };
 use crate::packet::{
     Place,
@@ -107,7 +114,11 @@ impl<'a> Model<'a> {
         Ok(result.unwrap_or_else(|verdict| Outcome {
             verdict,
             action: if is_loss(verdict) { drop } else { pass },
-            bytes: frame.to_vec(),
+            bytes: if is_loss(verdict) {
+                Vec::new()
+            } else {
+                frame.to_vec()
+            },
         }))
     }
 
@@ -178,35 +189,61 @@ impl<'a> Model<'a> {
     }
 
     fn process(&mut self, at: &Opening<'_>, seen: &Seen<'_>) -> Result<Step<Outcome>, String> {
-        let flow = &at.parsed.flow;
-        let known = self.connections.get(flow);
-        let (number, way, verdict) = match known {
-            Some((number, Way::Reply)) => match self.reply(at, number) {
-                Ok(verdict) => (number, Way::Reply, verdict),
-                Err(verdict) => return Ok(Err(verdict)),
-            },
-            Some((number, Way::Forward)) if !self.is_outdated(at.parsed, number) => {
-                (number, Way::Forward, Verdict::Forward)
+        let known = self.connections.get(&at.parsed.flow);
+        match known {
+            Some((number, Way::Reply)) => {
+                let result = self.reply(at, number).and_then(|verdict| {
+                    let found = self.follow(at, number, Way::Reply, verdict);
+                    // Its client has another connection by now.
+                    found.unwrap_or(Err(Verdict::NoFrontend))
+                });
+                return Ok(result);
             }
-            _ => match self.open(at, seen, known.map(|known| known.0))? {
-                Opened::Entered(number) => (number, Way::Forward, Verdict::Opened),
-                Opened::Not(Verdict::Rejected) => match known {
-                    // A flow keeps its old backend as long as there is no other.
-                    Some((number, _)) if flow.protocol == UDP => {
-                        (number, Way::Forward, Verdict::Forward)
-                    }
-                    _ => return Ok(self.refuse(at)),
-                },
-                Opened::Not(verdict) => return Ok(Err(verdict)),
-            },
-        };
-        if verdict != Verdict::Opened {
-            let signal = Signal::of(flow.protocol, at.parsed.mark);
-            self.connections.heard(number, way, signal, self.now);
+            Some((number, Way::Forward)) if !self.is_outdated(at.parsed, number) => {
+                if let Some(result) = self.follow(at, number, Way::Forward, Verdict::Forward) {
+                    return Ok(result);
+                }
+            }
+            Some((_, Way::Forward)) | None => {}
         }
-        let connection = self.connections.by_number(number);
-        let connection = connection.ok_or("a connection without a number")?;
-        Ok(send(at, connection, way, verdict))
+        match self.open(at, seen, known.map(|known| known.0))? {
+            Opened::Entered(number) => {
+                let connection = self.connections.by_number(number);
+                let connection = connection.ok_or("a connection without a number")?;
+                Ok(send(at, connection, Way::Forward, Verdict::Opened))
+            }
+            Opened::Not(Verdict::Rejected) => Ok(self.reject(at, known)),
+            Opened::Not(verdict) => Ok(Err(verdict)),
+        }
+    }
+
+    /// A UDP flow keeps its old backend as long as there is no other; the rest
+    /// is told that there is none.
+    fn reject(&mut self, at: &Opening<'_>, known: Option<(u32, Way)>) -> Step<Outcome> {
+        if at.parsed.flow.protocol == UDP
+            && let Some((number, way)) = known
+            && let Some(result) = self.follow(at, number, way, Verdict::Forward)
+        {
+            return result;
+        }
+        self.refuse(at)
+    }
+
+    /// Sends one more packet of a connection; `None` if another connection has
+    /// what this one lost.
+    fn follow(
+        &mut self,
+        at: &Opening<'_>,
+        number: u32,
+        way: Way,
+        verdict: Verdict,
+    ) -> Option<Step<Outcome>> {
+        let signal = Signal::of(at.parsed.flow.protocol, at.parsed.mark);
+        if !self.connections.heard(number, way, signal, self.now) {
+            return None;
+        }
+        let connection = self.connections.by_number(number)?;
+        Some(send(at, connection, way, verdict))
     }
 
     /// Whether a reply is to be translated here.
@@ -281,6 +318,13 @@ fn send(at: &Opening<'_>, connection: &Connection, way: Way, verdict: Verdict) -
             }
             macs = known.map(|macs| (interface, macs));
         }
+    }
+    let ports = |flow: &Flow| [flow.source.port(), flow.destination.port()];
+    let changes_ports = ports(&at.parsed.flow) != ports(&translated);
+    let is_sctp = at.parsed.flow.protocol == SCTP;
+    if at.parsed.part == Part::First && is_sctp && changes_ports {
+        // The checksum covers what other parts hold.
+        return Err(Verdict::FragmentLost);
     }
     let bytes = rewrite(at.frame, at.parsed, &translated, hop);
     let (action, bytes) = match (path, macs) {
