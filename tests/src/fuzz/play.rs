@@ -320,6 +320,7 @@ impl<'a> Player<'a> {
                         let is_left = is_left(place, &found);
                         trace.last = Some((place, found.bytes, is_left));
                     }
+                    Err(_) if model.is_unsure() => break,
                     Err(difference) => {
                         let difference = Difference {
                             step: index,
