@@ -18,7 +18,7 @@ use lb_common::{
 use crate::{
     clock,
     connections::{self, Table},
-    scratch::Halves,
+    scratch::{Halves, lend},
     services,
 };
 
@@ -31,12 +31,9 @@ static COLLECTION: PerCpuArray<Halves, 1> = PerCpuArray::new();
 #[inline(always)]
 pub fn collect(context: &TcContext) -> u32 {
     let now = clock::now();
-    let Some(halves) = COLLECTION.get_ptr_mut(0) else {
+    let Some(halves) = halves() else {
         return now;
     };
-    // SAFETY: the element belongs to this CPU, and the agent runs this program
-    // once at a time.
-    let halves = unsafe { &mut *halves };
     // SAFETY: the kernel passes a context for as long as the program runs.
     let table = unsafe { (*context.skb.skb).mark };
     for index in 0..ROOM {
@@ -44,7 +41,7 @@ pub fn collect(context: &TcContext) -> u32 {
         if !load(context.skb.skb, offset, &mut halves.one_key) {
             break;
         }
-        let answer = lb_end(ptr::from_mut(halves), table) as u8;
+        let answer = lend(halves, || lb_end(table)) as u8;
         let offset = offset + core::mem::offset_of!(Tuple, reserved);
         if context.store(offset, &answer, 0).is_err() {
             break;
@@ -71,14 +68,20 @@ fn load(skb: *mut __sk_buff, offset: usize, into: &mut Tuple) -> bool {
 /// each tuple: hence the linkage.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn lb_end(halves: *mut Halves, table: u32) -> u32 {
-    // SAFETY: the caller above passes a reference.
-    let halves = unsafe { halves.as_mut() };
-    halves
-        .map_or(answer::STAYS, |halves| {
-            end(Table::from_number(table), halves)
-        })
+extern "C" fn lb_end(table: u32) -> u32 {
+    let table = Table::from_number(table);
+    halves()
+        .map_or(answer::STAYS, |halves| end(table, halves))
         .into()
+}
+
+#[inline(always)]
+fn halves() -> Option<&'static mut Halves> {
+    // SAFETY: the element belongs to this CPU, and the agent runs this program
+    // once at a time.
+    COLLECTION
+        .get_ptr_mut(0)
+        .map(|halves| unsafe { &mut *halves })
 }
 
 /// Removes the connection of `halves.one_key` if it is over; what became of it.
@@ -91,7 +94,7 @@ fn end(table: Table, halves: &mut Halves) -> u8 {
         return end_half(table, halves);
     };
     let life = Life::unpack(word);
-    if halves.is_reply() || !is_over(halves, life) || !connections::discard(table, halves, word) {
+    if halves.is_reply() || !is_over(halves, life) || !connections::take_away(table, halves, word) {
         return answer::STAYS;
     }
     answer::removed(life.state)

@@ -103,6 +103,7 @@ pub(crate) fn with<T: Send>(
         xdp: XdpModeOption::Native,
         tc: TcModeOption::Auto,
         trace_packets: false,
+        connections: lb_agent::connections::Settings::default(),
     };
     netns.run(|| {
         stay_on_this_cpu()?;
