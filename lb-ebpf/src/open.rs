@@ -282,7 +282,7 @@ fn set_for(client: &Client, key: &Tuple, frontend: &Frontend) -> Slice {
 
 /// Whether no other hook of this node can have translated the packet before.
 #[inline(always)]
-fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
+pub(crate) fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
     match P::HOOK {
         // From outside, the node's own source is forged.
         Hook::Xdp => interfaces::owner(&tuple.source).is_none(),

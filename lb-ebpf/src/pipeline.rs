@@ -14,6 +14,7 @@ use crate::{
     family::{Family, V4, V6},
     headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
     interfaces,
+    open::enters_here,
     packet::{Outcome, Packet, Step, end},
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, sendable},
@@ -131,7 +132,7 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
     if scratch.work.found == Some(Table::Assured)
         && Signal::is_plain(tuple.protocol, mark as u8)
         && is_settled(connection)
-        && let Some(verdict) = may_follow(packet, tuple.protocol, connection)?
+        && let Some(verdict) = may_follow(packet, tuple, connection)?
     {
         let found = Found {
             verdict,
@@ -175,13 +176,19 @@ fn is_settled(connection: &Connection) -> bool {
 #[inline(always)]
 pub(crate) fn may_follow<P: Packet>(
     packet: &P,
-    protocol: u8,
+    tuple: &Tuple,
     connection: &Connection,
 ) -> Step<Option<Verdict>> {
-    let is_direct = connection.flags & Connection::DIRECT != 0;
     if connection.flags & Connection::REPLY == 0 {
-        let is_outdated = protocol == UDP
-            && !is_direct
+        if connection.flags & Connection::DIRECT != 0 {
+            // Further on, packets of other connections look the same: those that
+            // came to the backend through a frontend.
+            return match enters_here(packet, tuple) {
+                true => Ok(Some(Verdict::Forward)),
+                false => Err(Verdict::OtherHook),
+            };
+        }
+        let is_outdated = tuple.protocol == UDP
             && !services::is_current(connection.backend, connection.generation);
         return Ok((!is_outdated).then_some(Verdict::Forward));
     }

@@ -149,6 +149,9 @@ fn reset<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, answer: &mut A
     // a header whose checksum a device is to complete (RFC 1122, section
     // 4.2.2.12, lets a reset carry data).
     let options = (headers.shape.transport - headers.shape.network) as usize - F::HEADER;
+    if options > OPTIONS {
+        return Err(Verdict::Unanswered);
+    }
     let length = (size_of::<TcpHeader>() + options) as u32;
     let pseudo = F::pseudo_sum(headers.tuple, TCP, length);
     let reset = Reset {

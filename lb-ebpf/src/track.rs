@@ -33,14 +33,14 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
     let now = clock::now();
     let connection = &work.halves.one;
     if headers.shape.is_later != 0 {
-        let verdict = may_follow(packet, tuple.protocol, connection)?;
+        let verdict = may_follow(packet, tuple, connection)?;
         let found = Found {
             verdict: verdict.unwrap_or(Verdict::Forward),
             routed: false,
         };
         return send::<P, F>(packet, &headers, connection, found);
     }
-    let verdict = match may_follow(packet, tuple.protocol, connection)? {
+    let verdict = match may_follow(packet, tuple, connection)? {
         Some(verdict) if !is_outdated(&headers, connection, now) => verdict,
         _ => return OPEN,
     };
