@@ -154,16 +154,20 @@ layout! {
         pub destination: Address,
         /// As it lies in the header.
         pub id: u32,
-        /// IP protocol number.
+        /// IP protocol number; for IPv6, whose later parts do not say it, that of
+        /// the fragment header.
         pub protocol: u32,
     }
 }
 
 layout! {
     /// What the first part of a packet says of the others.
-    pub struct Fragment: 8 {
+    pub struct Fragment: 12 {
+        /// Both ports are 0 for a packet that has none.
         pub source_port: u16,
         pub destination_port: u16,
+        /// IP protocol number of what the packet carries.
+        pub protocol: u32,
         /// The kernel's jiffies, the lower 32 bits.
         pub seen: u32,
     }

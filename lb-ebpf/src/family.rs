@@ -85,6 +85,8 @@ pub struct Layers {
     pub(crate) part: Part,
     /// What all parts of a packet have in common; 0 for a whole one.
     pub(crate) id: u32,
+    /// The protocol that all parts name.
+    pub(crate) kind: u8,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -197,6 +199,7 @@ impl Family for V4 {
                 _ => Part::Later,
             },
             id: header.id.into(),
+            kind: network.protocol,
         })
     }
 
@@ -342,6 +345,8 @@ impl Family for V6 {
             next: network.next,
             part: Part::Whole,
             id: 0,
+            // What a later part names may be one more extension header.
+            kind: IPV6_FRAGMENT,
         };
         for _ in 0..EXTENSIONS {
             if !Self::is_extension(layers.protocol) {

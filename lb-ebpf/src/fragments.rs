@@ -11,7 +11,10 @@ use aya_ebpf::{
 use lb_common::{Fragment, FragmentKey, Hook, InterfaceKind, Tuple, Verdict, maps};
 
 use crate::{
-    atomic, clock, interfaces,
+    atomic, clock,
+    family::Layers,
+    headers::{Headers, Shape},
+    interfaces,
     packet::{Outcome, Packet, Step},
     services,
 };
@@ -49,12 +52,20 @@ const FREE: u64 = 0;
 const BUSY: u64 = 1 << 32;
 const FULL: u64 = 2 << 32;
 
-/// Writes the ports of a later part to `tuple`.
+/// Writes protocol and ports of a later part to `tuple`.
 #[inline(always)]
-pub(crate) fn recall<P: Packet>(packet: &P, tuple: &mut Tuple, id: u32) -> Step<()> {
-    let key = key(tuple, id);
+pub(crate) fn recall<P: Packet>(
+    packet: &P,
+    tuple: &mut Tuple,
+    layers: &Layers,
+) -> Step<Option<Outcome>> {
+    let key = key(tuple, layers);
     if look_up(&key, tuple) {
-        return Ok(());
+        // Others that had come before the first one, and after it by now.
+        return Ok(match P::HOOK {
+            Hook::Xdp => None,
+            Hook::TcIngress | Hook::TcEgress => release(packet, &key),
+        });
     }
     if matches!(P::HOOK, Hook::Xdp) {
         return Err(Verdict::Deferred);
@@ -70,10 +81,10 @@ pub(crate) fn recall<P: Packet>(packet: &P, tuple: &mut Tuple, id: u32) -> Step<
     }
     // The first one may have gone by on another CPU.
     if look_up(&key, tuple)
-        && let Some(held) = take(&key)
+        && let Some(held) = take_any(&key)
     {
         free(held);
-        return Ok(());
+        return Ok(None);
     }
     Err(Verdict::Held)
 }
@@ -81,8 +92,12 @@ pub(crate) fn recall<P: Packet>(packet: &P, tuple: &mut Tuple, id: u32) -> Step<
 /// Notes the ports of a first part. Parts that waited for it are sent to this
 /// hook again, the first one before them: then nothing is left to do with it.
 #[inline(always)]
-pub(crate) fn remember<P: Packet>(packet: &P, tuple: &Tuple, id: u32) -> Step<Option<Outcome>> {
-    let key = key(tuple, id);
+pub(crate) fn remember<P: Packet>(
+    packet: &P,
+    tuple: &Tuple,
+    layers: &Layers,
+) -> Step<Option<Outcome>> {
+    let key = key(tuple, layers);
     let is_xdp = matches!(P::HOOK, Hook::Xdp);
     if is_xdp && is_waiting(&key) {
         return Err(Verdict::Deferred);
@@ -90,31 +105,45 @@ pub(crate) fn remember<P: Packet>(packet: &P, tuple: &Tuple, id: u32) -> Step<Op
     let fragment = Fragment {
         source_port: tuple.source_port,
         destination_port: tuple.destination_port,
+        protocol: tuple.protocol.into(),
         seen: clock::now(),
     };
     // Without it, the others wait in vain.
     let _ = FRAGMENTS.insert(key, fragment, BPF_ANY.into());
-    if is_xdp || !is_waiting(&key) {
+    if is_xdp {
         return Ok(None);
     }
-    packet.repeat()?;
-    for _ in 0..PLACES {
-        let Some(place) = take(&key) else {
-            break;
-        };
-        // A lost part is lost with its packet.
-        let _ = send(packet, place);
+    Ok(release(packet, &key))
+}
+
+/// What becomes of a later part whose ports are known, but no connection.
+///
+/// The first one may still be on its way to open it: among what was put into
+/// this hook again, or what XDP has left to this hook. All that has arrived
+/// before.
+#[inline(always)]
+pub(crate) fn without_connection<P: Packet>(packet: &P, headers: &Headers<'_>) -> Verdict {
+    let (tuple, shape) = (headers.tuple, &headers.shape);
+    let is_ours = tuple.source_port != 0 && matches!(P::HOOK, Hook::TcIngress);
+    if !is_ours || !is_awaited(packet, tuple) {
+        return Verdict::Fragment;
     }
-    Ok(Some(Outcome::new(Verdict::Passing, P::DROP)))
+    if shape.is_later == Shape::LATER && packet.put_back().is_ok() {
+        return Verdict::Held;
+    }
+    match services::is_cluster_ip(&tuple.destination) {
+        true => Verdict::FragmentLost,
+        false => Verdict::Fragment,
+    }
 }
 
 #[inline(always)]
-fn key(tuple: &Tuple, id: u32) -> FragmentKey {
+fn key(tuple: &Tuple, layers: &Layers) -> FragmentKey {
     FragmentKey {
         source: tuple.source,
         destination: tuple.destination,
-        id,
-        protocol: tuple.protocol.into(),
+        id: layers.id,
+        protocol: layers.kind.into(),
     }
 }
 
@@ -130,6 +159,7 @@ fn look_up(key: &FragmentKey, tuple: &mut Tuple) -> bool {
     if clock::now().wrapping_sub(fragment.seen) > LIFETIME * clock::second() {
         return false;
     }
+    tuple.set_protocol(fragment.protocol as u8);
     tuple.source_port = fragment.source_port;
     tuple.destination_port = fragment.destination_port;
     true
@@ -139,10 +169,13 @@ fn look_up(key: &FragmentKey, tuple: &mut Tuple) -> bool {
 /// before it: the packet is put together at its destination.
 #[inline(always)]
 fn is_awaited<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
-    if matches!(P::HOOK, Hook::TcEgress) {
-        return interfaces::is_kind(packet.interface(), InterfaceKind::Pod);
-    }
-    interfaces::owner(&tuple.destination).is_some() || services::is_cluster_ip(&tuple.destination)
+    let is_owned = match P::HOOK {
+        Hook::TcEgress => false,
+        Hook::Xdp | Hook::TcIngress => interfaces::owner(&tuple.destination).is_some(),
+    };
+    is_owned
+        || interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
+        || services::is_cluster_ip(&tuple.destination)
 }
 
 /// `false` if there is no room.
@@ -153,7 +186,6 @@ fn hold<P: Packet>(packet: &P, key: &FragmentKey) -> bool {
         return false;
     }
     let now = clock::now();
-    let patience = PATIENCE * clock::second();
     for place in 0..PLACES {
         let Some(held) = HELD.get_ptr_mut(first_place(key) + place) else {
             return false;
@@ -162,9 +194,10 @@ fn hold<P: Packet>(packet: &P, key: &FragmentKey) -> bool {
         // alone with the rest of it.
         unsafe {
             let state = ptr::read_volatile(&raw const (*held).state);
-            let is_stale = now.wrapping_sub(state as u32) > patience;
             let busy = BUSY | u64::from(now);
-            if (state != FREE && !is_stale) || !atomic::swap(&raw mut (*held).state, state, busy) {
+            if (state != FREE && !is_stale(state))
+                || !atomic::swap(&raw mut (*held).state, state, busy)
+            {
                 continue;
             }
             (*held).key = *key;
@@ -192,24 +225,52 @@ fn is_waiting(key: &FragmentKey) -> bool {
     })
 }
 
-/// A part of the packet that waits no more: nobody else has its place now.
+/// Sends all parts that wait to this hook again, behind the packet itself.
 #[inline(always)]
-fn take(key: &FragmentKey) -> Option<*mut Held> {
+fn release<P: Packet>(packet: &P, key: &FragmentKey) -> Option<Outcome> {
+    let mut taken = 0;
     for place in 0..PLACES {
-        let held = HELD.get_ptr_mut(first_place(key) + place)?;
-        // SAFETY: the element is memory of the map.
-        unsafe {
-            if let Some(state) = is_of(held, key)
-                && atomic::swap(&raw mut (*held).state, state, BUSY | state & 0xffff_ffff)
-            {
-                return Some(held);
-            }
+        if take(key, place).is_some() {
+            taken |= 1 << place;
         }
     }
-    None
+    if taken == 0 {
+        return None;
+    }
+    let is_repeated = packet.repeat().is_ok();
+    for place in 0..PLACES {
+        if taken & 1 << place != 0
+            && let Some(held) = HELD.get_ptr_mut(first_place(key) + place)
+        {
+            if is_repeated {
+                // A lost part is lost with its packet.
+                let _ = send(packet, held);
+            }
+            free(held);
+        }
+    }
+    is_repeated.then(|| Outcome::new(Verdict::Passing, P::DROP))
 }
 
-/// Its state, if a part of the packet waits there.
+#[inline(always)]
+fn take_any(key: &FragmentKey) -> Option<*mut Held> {
+    (0..PLACES).find_map(|place| take(key, place))
+}
+
+/// A part of the packet that waits no more: nobody else has its place now.
+#[inline(always)]
+fn take(key: &FragmentKey, place: u32) -> Option<*mut Held> {
+    let held = HELD.get_ptr_mut(first_place(key) + place)?;
+    // SAFETY: the element is memory of the map.
+    unsafe {
+        let state = is_of(held, key)?;
+        let busy = BUSY | state & 0xffff_ffff;
+        atomic::swap(&raw mut (*held).state, state, busy).then_some(held)
+    }
+}
+
+/// Its state, if a part of the packet waits there, and not in vain by now: its
+/// sender may have given another packet the same number.
 ///
 /// # Safety
 /// `held` is an element of the map.
@@ -221,24 +282,23 @@ unsafe fn is_of(held: *mut Held, key: &FragmentKey) -> Option<u64> {
     unsafe {
         let state = ptr::read_volatile(&raw const (*held).state);
         let has_key = ptr::read_volatile(&raw const (*held).key) == *key;
-        (state & FULL != 0 && has_key).then_some(state)
+        (state & FULL != 0 && !is_stale(state) && has_key).then_some(state)
     }
+}
+
+#[inline(always)]
+fn is_stale(state: u64) -> bool {
+    clock::now().wrapping_sub(state as u32) > PATIENCE * clock::second()
 }
 
 /// Puts a part in the packet's place, and that into this hook again.
 #[inline(always)]
 fn send<P: Packet>(packet: &P, held: *mut Held) -> Step<()> {
     // SAFETY: the element is memory of the map, and its place this program's.
-    unsafe {
-        let length = (*held).length;
-        let frame = (&raw const (*held).frame).cast();
-        let sent = packet
-            .resize(length)
-            .and_then(|()| packet.store(0, frame, length, LONGEST))
-            .and_then(|()| packet.repeat());
-        free(held);
-        sent
-    }
+    let (length, frame) = unsafe { ((*held).length, (&raw const (*held).frame).cast()) };
+    packet.resize(length)?;
+    packet.store(0, frame, length, LONGEST)?;
+    packet.repeat()
 }
 
 #[inline(always)]

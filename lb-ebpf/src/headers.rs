@@ -38,7 +38,8 @@ pub(crate) struct Shape {
     pub(crate) mark: u32,
     /// Whether the packet is a fragment with the transport header.
     pub(crate) is_first: u32,
-    /// Whether the packet is a fragment without the transport header.
+    /// Whether the packet is a fragment without the transport header, and if so,
+    /// whether it has waited for the one with it already.
     pub(crate) is_later: u32,
 }
 
@@ -59,6 +60,10 @@ impl Headers<'_> {
 }
 
 impl Shape {
+    /// Values of `is_later`.
+    pub(crate) const LATER: u32 = 1;
+    pub(crate) const LATER_AGAIN: u32 = 2;
+
     /// Itself, from a map, in a form whose bounds any verifier can follow: that
     /// of Linux 6.1 forgets a comparison when a register goes to the stack.
     #[inline(always)]

@@ -11,6 +11,7 @@ use crate::{
     claim::{claim, is_claimed},
     connections,
     family::Family,
+    fragments,
     headers::{Headers, UDP},
     interfaces, networks,
     packet::{Outcome, Packet, Step},
@@ -40,7 +41,7 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         shape: shape.checked(),
     };
     if headers.shape.is_later != 0 {
-        return Err(Verdict::Fragment);
+        return Err(fragments::without_connection(packet, headers));
     }
     match enter::<P, F>(packet, headers, work) {
         Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),

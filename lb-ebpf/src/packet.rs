@@ -94,8 +94,19 @@ pub trait Packet {
     /// Copies `length` bytes, at least 4 and at most `limit`, into the frame.
     fn store(&self, offset: usize, from: *const u8, length: u32, limit: u32) -> Step<()>;
 
-    /// Puts a copy of the packet as it is now into this hook again.
+    /// Makes this many bytes readable directly, as far as the frame goes.
+    fn reveal(&self, length: u32);
+
+    /// Puts a copy of the packet as it is now into this hook again: at ingress,
+    /// after the packets that have arrived; at egress, at once.
     fn repeat(&self) -> Step<()>;
+
+    /// As [`Self::repeat`], known by [`Self::is_back`] when it comes.
+    fn put_back(&self) -> Step<()>;
+
+    /// Whether [`Self::put_back`] has brought the packet here. Asked again, it is
+    /// not known any more.
+    fn is_back(&self) -> bool;
 
     /// Whether a socket of this node, other than one that listens, gets what is
     /// addressed like `reply`.

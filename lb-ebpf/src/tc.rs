@@ -54,16 +54,17 @@ const PROOF: u32 = 0x4c62_0f1e;
 const TRANSLATED: u32 = 0x4c01;
 const DELIVER: u32 = 0x4c02;
 const RESEND: u32 = 0x4c03;
+const BACK: u32 = 0x4c04;
 
 /// Ethernet, two VLAN tags, the longest IPv4 header and a TCP header.
 const LONGEST_HEADERS: u32 = 14 + 8 + 60 + 20;
 
-impl<D> Tc<D> {
+impl<D: Direction> Tc<D> {
     #[inline(always)]
     #[must_use]
     pub fn new(context: TcContext) -> Self {
         let packet = Self::again(context);
-        packet.linearize();
+        packet.reveal(LONGEST_HEADERS);
         packet
     }
 
@@ -73,18 +74,6 @@ impl<D> Tc<D> {
         Self {
             context,
             direction: PhantomData,
-        }
-    }
-
-    /// Makes the headers readable where the kernel left them in fragments.
-    #[inline(always)]
-    fn linearize(&self) {
-        let linear = (self.context.data_end() - self.context.data()) as u32;
-        let wanted = self.context.len().min(LONGEST_HEADERS);
-        if linear < wanted {
-            // SAFETY: the context is the program's own. On failure the packet
-            // stays as it is and fails the bounds checks.
-            unsafe { bpf_skb_pull_data(self.context.skb.skb, wanted) };
         }
     }
 
@@ -290,6 +279,18 @@ impl<D: Direction> Packet for Tc<D> {
         }
     }
 
+    /// The kernel may have left what lies further back in pages of its own.
+    #[inline(always)]
+    fn reveal(&self, length: u32) {
+        let linear = (self.context.data_end() - self.context.data()) as u32;
+        let wanted = self.context.len().min(length);
+        if linear < wanted {
+            // SAFETY: the context is the program's own. On failure the packet
+            // stays as it is and fails the bounds checks.
+            unsafe { bpf_skb_pull_data(self.skb(), wanted) };
+        }
+    }
+
     #[inline(always)]
     fn repeat(&self) -> Step<()> {
         let flags = match D::HOOK {
@@ -297,10 +298,27 @@ impl<D: Direction> Packet for Tc<D> {
             Hook::Xdp | Hook::TcIngress => BPF_F_INGRESS.into(),
         };
         // SAFETY: the context is the program's own.
-        match unsafe { bpf_clone_redirect(self.skb(), self.interface(), flags) } {
-            0 => Ok(()),
-            _ => Err(Verdict::Refused),
+        let result = unsafe { bpf_clone_redirect(self.skb(), self.interface(), flags) };
+        // More than 0 says what became of a packet that was sent.
+        if result < 0 {
+            return Err(Verdict::Refused);
         }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn put_back(&self) -> Step<()> {
+        self.label(BACK);
+        self.repeat()
+    }
+
+    #[inline(always)]
+    fn is_back(&self) -> bool {
+        let is_back = self.labelled() == BACK;
+        if is_back {
+            self.label(0);
+        }
+        is_back
     }
 
     #[inline(always)]

@@ -156,8 +156,21 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn reveal(&self, _length: u32) {}
+
+    #[inline(always)]
     fn repeat(&self) -> Step<()> {
         Err(Verdict::Deferred)
+    }
+
+    #[inline(always)]
+    fn put_back(&self) -> Step<()> {
+        Err(Verdict::Deferred)
+    }
+
+    #[inline(always)]
+    fn is_back(&self) -> bool {
+        false
     }
 
     #[inline(always)]

@@ -52,7 +52,7 @@ pub(crate) const fn sent(at: Place, action: i32, hops: u8, macs: Macs) -> Sent {
 }
 
 impl Sent {
-    fn apply(&self, frame: &Frame) -> Frame {
+    pub(crate) fn apply(&self, frame: &Frame) -> Frame {
         let macs = match self.macs {
             Macs::Kept => frame.macs,
             Macs::Swapped => [frame.macs[1], frame.macs[0]],

@@ -4,9 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
+use aya::maps::HashMap;
 use lb_agent::{
     compile::{
         Backend, Frontend, FrontendKind, Port, PortId, Set, endpoint_frontends, frontend_key,
@@ -15,7 +17,7 @@ use lb_agent::{
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
 };
-use lb_common::Verdict;
+use lb_common::{Address, Fragment, FragmentKey, FrontendKey, Life, Tuple, Verdict};
 pub(crate) use lb_tests::packet::{Place, action, at};
 use lb_tests::{
     lab::{Lab, LabOptions, Netns, Protocol},
@@ -28,6 +30,18 @@ use crate::{
 };
 
 pub(crate) const TARGET_PORT: u16 = 8080;
+
+/// The node says nothing by itself, such as to greet its neighbours: the
+/// programs would count it.
+const SILENCE: &str = "table inet silence {
+    chain output { type filter hook output priority filter; policy drop; }
+}
+table arp silence {
+    chain output { type filter hook output priority filter; policy drop; }
+}";
+
+/// What the programs counted, by the names of hooks and verdicts.
+pub(crate) type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -49,6 +63,7 @@ impl Rig {
     pub(crate) fn new(xdp: XdpModeOption) -> Self {
         let lab = Lab::new(&LabOptions {
             nodes: 1,
+            firewall: Some(SILENCE.to_owned()),
             ..LabOptions::default()
         })
         .unwrap();
@@ -92,11 +107,23 @@ impl Rig {
             Protocol::Tcp => model::Protocol::Tcp,
             Protocol::Udp => model::Protocol::Udp,
         };
+        self.serve_any(name, protocol, TARGET_PORT, frontends, backends);
+    }
+
+    /// As [`Self::serve`], by any protocol and with backends at any port.
+    pub(crate) fn serve_any(
+        &mut self,
+        name: &str,
+        protocol: model::Protocol,
+        target_port: u16,
+        frontends: &[SocketAddr],
+        backends: &[(IpAddr, bool)],
+    ) {
         let backends: BTreeSet<Backend> = backends
             .iter()
             .map(|&(address, local)| Backend {
                 address,
-                port: TARGET_PORT,
+                port: target_port,
                 local,
             })
             .collect();
@@ -127,6 +154,36 @@ impl Rig {
             affinity_seconds: 0,
             sources: BTreeSet::new(),
         };
+        self.apply(port);
+    }
+
+    /// Makes the address a clusterIP, whatever ports it has.
+    pub(crate) fn serve_address(&mut self, address: IpAddr) {
+        let frontend = Frontend {
+            kind: FrontendKind::AnyPort,
+            inside: Set::Nobody,
+            outside: Set::Nobody,
+            restricted: false,
+            masquerade: false,
+        };
+        let key = FrontendKey::any_port(Address::from(address));
+        self.apply(Port {
+            id: PortId {
+                service: ObjectName::new("default", address.to_string()),
+                port: String::new(),
+                protocol: model::Protocol::Tcp,
+                family: model::Family::of(address),
+            },
+            frontends: [(key, frontend)].into(),
+            cluster: BTreeSet::new(),
+            local: BTreeSet::new(),
+            serving: BTreeSet::new(),
+            affinity_seconds: 0,
+            sources: BTreeSet::new(),
+        });
+    }
+
+    fn apply(&mut self, port: Port) {
         let changes = vec![(port.id.clone(), Some(port))];
         self.reconciler
             .apply(changes, Duration::ZERO, &mut self.dataplane);
@@ -135,26 +192,9 @@ impl Rig {
 
     /// Runs the hook's program on a frame.
     pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Outcome {
-        let before = self.counters();
-        let (dataplane, indices) = (&mut self.dataplane, &self.indices);
-        let netns = &self.lab.node(1).netns;
-        let run = || test_run(dataplane, place, |name| indices[name], frame);
-        let Returned { action, bytes } = netns.run(run).unwrap();
-        let mut counted: BTreeMap<_, u64> = self.counters();
-        for (counter, value) in before {
-            if counted.get(&counter) == Some(&value) {
-                counted.remove(&counter);
-            }
-        }
-        // The kernel greets neighbours on the real interfaces when it pleases.
-        let noise = [Verdict::NotIp, Verdict::OtherProtocol].map(Verdict::name);
-        let heard = |(_, verdict): &(_, &str)| !noise.contains(verdict);
-        let verdict = match counted.keys().filter(|key| heard(key)).count() {
-            0 => counted.keys().find(|(hook, _)| *hook == place.hook.name()),
-            1 => counted.keys().find(|key| heard(key)),
-            _ => None,
-        };
-        let Some(&(hook, verdict)) = verdict else {
+        let (Returned { action, bytes }, counts) = self.observe(place, frame, 1);
+        let counted: Vec<_> = counts.into_iter().collect();
+        let [((hook, verdict), 1)] = counted[..] else {
             panic!("{place:?}: a packet is counted once: {counted:?}");
         };
         assert_eq!(hook, place.hook.name(), "{place:?}: {counted:?}");
@@ -166,9 +206,58 @@ impl Rig {
         }
     }
 
+    /// As [`Self::run`], for a frame that has the programs run `times` times: it
+    /// is put into a hook again. With all that is counted.
+    pub(crate) fn observe(&mut self, place: Place, frame: &[u8], times: u64) -> (Returned, Counts) {
+        let before = self.counters();
+        let (dataplane, indices) = (&mut self.dataplane, &self.indices);
+        let netns = &self.lab.node(1).netns;
+        let run = || test_run(dataplane, place, |name| indices[name], frame);
+        let returned = netns.run(run).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            let counts = self.counted_since(&before);
+            if counts.values().sum::<u64>() >= times || Instant::now() > deadline {
+                return (returned, counts);
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn counted_since(&self, before: &Counts) -> Counts {
+        let mut counts = self.counters();
+        for (counter, value) in &mut counts {
+            *value -= before.get(counter).unwrap_or(&0);
+        }
+        counts.retain(|_, value| *value > 0);
+        counts
+    }
+
+    /// Has all that is known of fragments be from `seconds` ago.
+    pub(crate) fn age_fragments(&mut self, seconds: u32) {
+        let map = self.dataplane.ebpf_mut().map_mut("FRAGMENTS").unwrap();
+        let mut map: HashMap<_, FragmentKey, Fragment> = map.try_into().unwrap();
+        let all: Vec<_> = map.iter().map(Result::unwrap).collect();
+        assert!(!all.is_empty());
+        for (key, mut fragment) in all {
+            // HZ is 1000 at most.
+            fragment.seen = fragment.seen.wrapping_sub(seconds * 1000);
+            map.insert(key, fragment, 0).unwrap();
+        }
+    }
+
     /// The node's namespace.
     pub(crate) fn netns(&self) -> &Netns {
         &self.lab.node(1).netns
+    }
+
+    /// Connections and their lives, seen from their clients' side.
+    pub(crate) fn lives(&self) -> BTreeMap<Tuple, Life> {
+        let table = self.dataplane.connection_table().unwrap();
+        let lives = table.iter();
+        lives
+            .map(|open| (open.original, Life::unpack(open.connection.life)))
+            .collect()
     }
 
     /// Connections, seen from their clients' side.
@@ -185,7 +274,7 @@ impl Rig {
         self.lab.pins(1)
     }
 
-    fn counters(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+    fn counters(&self) -> Counts {
         let counters = self.dataplane.counters().unwrap().into_iter();
         counters
             .map(|(hook, verdict, value)| ((hook.name(), verdict.name()), value))

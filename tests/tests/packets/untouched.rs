@@ -1,5 +1,7 @@
 //! What is none of our business comes out bit by bit as it went in.
 
+use std::net::Ipv6Addr;
+
 use lb_agent::dataplane::XdpModeOption;
 use lb_common::{Hook, Verdict};
 use lb_tests::lab::{Family, Protocol};
@@ -91,25 +93,25 @@ fn other_traffic_is_left_alone() {
         ("ARP", arp, Verdict::NotIp),
         ("three VLAN tags", three_tags.bytes(), Verdict::NotIp),
         ("ICMP", edited(v4, 9, &[1]), Verdict::OtherProtocol),
-        ("SCTP", edited(v4, 9, &[132]), Verdict::OtherProtocol),
+        ("SCTP", edited(v4, 9, &[132]), Verdict::NoFrontend),
         ("ICMPv6", edited(v6, 6, &[58]), Verdict::OtherProtocol),
+        ("IPsec", edited(v6, 6, &[50]), Verdict::OtherProtocol),
+        (
+            "authenticated",
+            edited(v6, 6, &[51]),
+            Verdict::OtherProtocol,
+        ),
+        (
+            "nothing behind",
+            edited(v6, 6, &[59]),
+            Verdict::OtherProtocol,
+        ),
+        // Of which the source port would say what follows.
         (
             "hop-by-hop options",
             edited(v6, 6, &[0]),
             Verdict::OtherProtocol,
         ),
-        ("IPv6 fragment", edited(v6, 6, &[44]), Verdict::Fragment),
-        (
-            "first fragment",
-            edited(v4, 6, &[0x20, 0]),
-            Verdict::Fragment,
-        ),
-        (
-            "middle fragment",
-            edited(v4, 6, &[0x20, 9]),
-            Verdict::Fragment,
-        ),
-        ("last fragment", edited(v4, 6, &[0, 9]), Verdict::Fragment),
         (
             "IPv4 of version 6",
             edited(v4, 0, &[0x65]),
@@ -132,10 +134,32 @@ fn other_traffic_is_left_alone() {
 }
 
 #[test]
+fn lengths_that_lie_are_left_alone() {
+    let mut rig = rig();
+    let (v4, v6) = (Family::V4, Family::V6);
+    let mapped = "::ffff:10.50.0.7".parse::<Ipv6Addr>().unwrap().octets();
+    // A TCP header is 20 bytes, the payload 15.
+    let table = [
+        ("no room for IPv4", edited(v4, 2, &[0, 0])),
+        ("no room for TCP", edited(v4, 2, &[0, 39])),
+        ("one byte beyond the frame", edited(v4, 2, &[0, 56])),
+        ("far beyond the frame", edited(v4, 2, &[0xff, 0xff])),
+        ("no room for TCP", edited(v6, 4, &[0, 19])),
+        ("one byte beyond the frame", edited(v6, 4, &[0, 36])),
+        ("a jumbo payload", edited(v6, 4, &[0, 0])),
+        ("from IPv4 in IPv6", edited(v6, 8, &mapped)),
+        ("to IPv4 in IPv6", edited(v6, 24, &mapped)),
+    ];
+    for (what, bytes) in table {
+        check(&mut rig, what, &bytes, Verdict::Malformed);
+    }
+}
+
+#[test]
 fn other_destinations_are_left_alone() {
     let mut rig = rig();
     for (family, protocol) in kinds() {
-        for (at, port) in [(NODE, PORT + 1), (REMOTE, PORT), (POD, 8080)] {
+        for (at, port) in [(NODE, PORT + 1), (REMOTE, PORT), (POD, 8081)] {
             let mut frame = request(family, first(protocol));
             frame.destination = socket(at, family, port);
             let what = format!("{protocol} to {}", frame.destination);
