@@ -16,6 +16,8 @@ mod line;
 mod fragments;
 mod fragments_early;
 mod fragments_odd;
+mod headers;
+mod headers_lengths;
 mod paths;
 mod ports;
 mod refusals;
