@@ -3,12 +3,13 @@
 use lb_common::{Address, Interface, Tuple, Verdict, checksum::Delta};
 
 use crate::{
+    icmp::Icmp,
     packet::{Packet, Step, at},
     route::{LOOPBACK, Route},
     scratch::Answer,
 };
 
-pub trait Family {
+pub trait Family: Icmp {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
     /// Index into arrays with an element for each family.
@@ -17,13 +18,6 @@ pub trait Family {
     const HAS_CHECKSUM: bool;
     /// Length in bytes of a header without options.
     const HEADER: usize;
-    /// Protocol number of ICMP.
-    const ICMP: u8;
-    /// Type and code of a port unreachable.
-    const UNREACHABLE: (u8, u8);
-    /// How much of a packet an error about it quotes, in bytes: with headers,
-    /// what any host takes (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
-    const QUOTE: usize;
 
     /// Writes addresses and protocol to `tuple`.
     fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network>;
@@ -159,9 +153,6 @@ impl Family for V4 {
     const INDEX: usize = 0;
     const HAS_CHECKSUM: bool = true;
     const HEADER: usize = size_of::<Ipv4Header>();
-    const ICMP: u8 = 1;
-    const UNREACHABLE: (u8, u8) = (3, 3);
-    const QUOTE: usize = 576 - Self::HEADER - 8;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network> {
@@ -304,9 +295,6 @@ impl Family for V6 {
     const INDEX: usize = 1;
     const HAS_CHECKSUM: bool = false;
     const HEADER: usize = size_of::<Ipv6Header>();
-    const ICMP: u8 = 58;
-    const UNREACHABLE: (u8, u8) = (1, 4);
-    const QUOTE: usize = Answer::SIZE - Self::HEADER - 8;
 
     #[inline(always)]
     fn parse(packet: &impl Packet, offset: usize, tuple: &mut Tuple) -> Step<Network> {

@@ -70,7 +70,7 @@ impl Shape {
     pub(crate) fn checked(self) -> Self {
         Self {
             network: hint::black_box(self.network) & NETWORK_MASK,
-            transport: hint::black_box(self.transport) & TRANSPORT_MASK,
+            transport: checked_offset(self.transport as usize) as u32,
             ..self
         }
     }
@@ -86,6 +86,12 @@ const TRANSPORT_MASK: u32 = 0x3fff;
 #[inline(always)]
 pub(crate) fn checked_network(offset: u32) -> usize {
     (hint::black_box(offset) & NETWORK_MASK) as usize
+}
+
+/// The offset of any header behind it.
+#[inline(always)]
+pub(crate) fn checked_offset(offset: usize) -> usize {
+    (hint::black_box(offset as u32) & TRANSPORT_MASK) as usize
 }
 
 /// EtherType in host byte order, and the offset of what follows it.

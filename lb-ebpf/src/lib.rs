@@ -21,6 +21,7 @@ mod family;
 mod fragments;
 mod headers;
 mod holdings;
+mod icmp;
 mod interfaces;
 mod networks;
 mod open;

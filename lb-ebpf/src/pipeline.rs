@@ -113,7 +113,7 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
         scratch.work.found = connections::find(&scratch.tuple, &mut scratch.work.halves.one);
         return Ok(hand_on::<P, F>(packet, scratch.work.found));
     }
-    if network.protocol == F::ICMP {
+    if network.protocol == F::PROTOCOL {
         return Ok(packet.relate::<F>(offset as u32));
     }
     let end = end::<P, F>(packet, offset)?;
@@ -192,6 +192,13 @@ pub(crate) fn may_follow<P: Packet>(
             && !services::is_current(connection.backend, connection.generation);
         return Ok((!is_outdated).then_some(Verdict::Forward));
     }
+    may_return(packet, connection)?;
+    Ok(Some(Verdict::Reply))
+}
+
+/// Whether what comes from the backend is to be translated here.
+#[inline(always)]
+pub(crate) fn may_return<P: Packet>(packet: &P, connection: &Connection) -> Step<()> {
     let at_egress = connection.flags & Connection::AT_EGRESS != 0;
     if at_egress != matches!(P::HOOK, Hook::TcEgress) {
         return Err(Verdict::OtherHook);
@@ -202,7 +209,7 @@ pub(crate) fn may_follow<P: Packet>(
     {
         return Err(Verdict::ForgedReply);
     }
-    Ok(Some(Verdict::Reply))
+    Ok(())
 }
 
 /// Translates a packet and sends it the way its connection goes.
@@ -213,8 +220,9 @@ pub(crate) fn send<P: Packet, F: Family>(
     connection: &Connection,
     found: Found,
 ) -> Step<Outcome> {
-    prepare::<P, F>(packet, headers, connection, &found)?;
-    rewrite::<F>(packet, headers, &connection.translated)?;
+    let translated = &connection.translated;
+    prepare::<P, F>(packet, headers, connection, translated, &found)?;
+    rewrite::<F>(packet, headers, translated)?;
     Ok(Outcome::new(found.verdict, leave(packet, connection)?))
 }
 
@@ -224,6 +232,7 @@ pub(crate) fn prepare<P: Packet, F: Family>(
     packet: &P,
     headers: &Headers<'_>,
     connection: &Connection,
+    translated: &Tuple,
     found: &Found,
 ) -> Step<()> {
     let path = connection.path;
@@ -232,7 +241,7 @@ pub(crate) fn prepare<P: Packet, F: Family>(
     }
     if path == ROUTE {
         if !found.routed {
-            look_up_route::<P, F>(packet, headers, &connection.translated)?;
+            look_up_route::<P, F>(packet, headers, translated)?;
         }
         if !matches!(P::HOOK, Hook::TcEgress) {
             F::hop(packet, headers.shape.network as usize)?;

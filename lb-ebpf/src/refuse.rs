@@ -13,7 +13,7 @@ use lb_common::{Address, Hook, Tuple, Verdict, checksum::Delta, lifecycle::tcp};
 use crate::{
     family::Family,
     headers::{Headers, TCP},
-    interfaces,
+    icmp, interfaces,
     packet::{Outcome, Packet, Step, at, bounded},
     scratch::{self, Answer},
     xdp::TCP_CHECKSUM,
@@ -54,17 +54,7 @@ struct Reset {
     data: [u32; OPTIONS / 4],
 }
 
-/// RFC 792; RFC 4443, section 2.1.
-#[repr(C)]
-struct IcmpHeader {
-    kind: u8,
-    code: u8,
-    checksum: u16,
-    unused: u32,
-}
-
 const _: () = assert!(size_of::<TcpHeader>() == 20);
-const _: () = assert!(size_of::<IcmpHeader>() == 8);
 
 /// Turns the packet whose headers are in the scratch into the answer, and
 /// sends it back.
@@ -174,7 +164,6 @@ fn unreachable<P: Packet, F: Family>(
     headers: &Headers<'_>,
     answer: &mut Answer,
 ) -> Step<()> {
-    const ICMP: usize = size_of::<IcmpHeader>();
     /// Of the packet's own transport header (RFC 792).
     const LEAST: usize = 8;
 
@@ -187,26 +176,26 @@ fn unreachable<P: Packet, F: Family>(
     let quote = whole.min(F::QUOTE) as u32 & !3;
     packet.load(
         headers.shape.network as usize,
-        answer.at(F::HEADER + ICMP),
+        answer.at(F::HEADER + icmp::HEADER),
         quote,
         F::QUOTE as u32,
     )?;
     // SAFETY: the buffer is aligned to 4 and far longer.
-    let header = unsafe { &mut *answer.at::<IcmpHeader>(F::HEADER) };
-    *header = IcmpHeader {
+    let header = unsafe { &mut *answer.at::<icmp::Header>(F::HEADER) };
+    *header = icmp::Header {
         kind: F::UNREACHABLE.0,
         code: F::UNREACHABLE.1,
         checksum: 0,
-        unused: 0,
+        rest: 0,
     };
-    let length = ICMP as u32 + quote;
+    let length = icmp::HEADER as u32 + quote;
     let sum = sum(answer, F::HEADER, length)?;
     let sum = match F::HAS_CHECKSUM {
         true => sum,
-        false => sum.and(F::pseudo_sum(headers.tuple, F::ICMP, length)),
+        false => sum.and(F::pseudo_sum(headers.tuple, F::PROTOCOL, length)),
     };
     header.checksum = !sum.fold();
-    send_back::<P, F>(packet, headers, answer, F::ICMP, length)
+    send_back::<P, F>(packet, headers, answer, F::PROTOCOL, length)
 }
 
 /// Puts a network header before `length` bytes of the answer, and all of it in

@@ -13,7 +13,18 @@ pub(crate) struct Scratch {
     pub(crate) tuple: Tuple,
     pub(crate) shape: Shape,
     pub(crate) work: Work,
+    pub(crate) error: Error,
     pub(crate) answer: Answer,
+}
+
+/// An ICMP error about a packet of a connection.
+#[repr(C)]
+pub(crate) struct Error {
+    /// The packet that is quoted, and what it was for its sender.
+    pub(crate) quoted: Tuple,
+    pub(crate) restored: Tuple,
+    /// The error itself, translated.
+    pub(crate) translated: Tuple,
 }
 
 /// The packet's connection and way.

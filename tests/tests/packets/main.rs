@@ -11,6 +11,8 @@ mod drops;
 mod expiry;
 mod forgeries;
 mod halves;
+mod icmp;
+mod icmp_untouched;
 mod lifecycle;
 mod line;
 mod fragments;
