@@ -2,6 +2,8 @@
 //!
 //! The rules are those of kube-proxy 1.36.
 
+mod frontends;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,9 +14,8 @@ use ipnet::IpNet;
 use lb_common::{Address, FrontendKey};
 use serde::Serialize;
 
-use crate::model::{
-    Endpoint, Family, ObjectName, Protocol, Service, ServicePort, ServiceType, Slice, TrafficPolicy,
-};
+use self::frontends::frontends;
+use crate::model::{Endpoint, Family, ObjectName, Protocol, Service, ServicePort, Slice};
 
 /// Identity of a service port: what affinity, ids and status go by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -69,6 +70,9 @@ pub enum FrontendKind {
     /// Whatever a clusterIP has no other frontend for.
     #[serde(skip)]
     AnyPort,
+    /// Echo requests, which are answered for the address.
+    #[serde(skip)]
+    Echo,
     /// A backend itself: not translated, but told apart from connections that
     /// reach it through a frontend.
     #[serde(skip)]
@@ -79,7 +83,7 @@ impl FrontendKind {
     /// Whether it stands for one service port, and not for what several share.
     #[must_use]
     pub fn is_own(self) -> bool {
-        !matches!(self, Self::AnyPort | Self::Endpoint)
+        !matches!(self, Self::AnyPort | Self::Echo | Self::Endpoint)
     }
 }
 
@@ -110,6 +114,15 @@ pub struct NodeContext {
     pub primary_ips: BTreeSet<IpAddr>,
     /// Translate the source wherever kube-proxy may be told to.
     pub masquerade_all: bool,
+    /// Answer echo requests to addresses of Services.
+    pub echo: Option<Echo>,
+}
+
+/// What answering echo requests goes by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Echo {
+    /// Addresses of the node, which answers for them itself.
+    pub own: BTreeSet<IpAddr>,
 }
 
 /// All ports of a Service, in each family that it has a clusterIP in.
@@ -157,6 +170,16 @@ pub fn endpoint_frontends<'a>(
         let key = frontend_key(backend.address, backend.port, protocol);
         (key, frontend)
     })
+}
+
+/// The key of [`FrontendKind::Echo`].
+#[must_use]
+pub fn echo_key(address: IpAddr) -> FrontendKey {
+    let version = match address {
+        IpAddr::V4(_) => 4,
+        IpAddr::V6(_) => 6,
+    };
+    FrontendKey::echo(Address::from(address), version)
 }
 
 /// IANA protocol number.
@@ -267,12 +290,6 @@ fn sources(service: &Service, family: Family, node: &NodeContext) -> BTreeSet<Ip
     ranges
 }
 
-/// Whether anything but its clusterIP leads to the Service from outside, so
-/// that `externalTrafficPolicy` counts.
-fn is_external(service: &Service) -> bool {
-    service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty()
-}
-
 fn of_family(addresses: &BTreeSet<IpAddr>, family: Family) -> impl Iterator<Item = IpAddr> {
     let addresses = addresses.iter().copied();
     addresses.filter(move |address| Family::of(*address) == family)
@@ -315,64 +332,6 @@ fn topology(endpoints: &BTreeMap<(IpAddr, u16), &Endpoint>, node: &NodeContext) 
         }
     }
     Topology::Everywhere
-}
-
-fn frontends(
-    service: &Service,
-    cluster_ip: IpAddr,
-    port: &ServicePort,
-    node: &NodeContext,
-) -> BTreeMap<FrontendKey, Frontend> {
-    let family = Family::of(cluster_ip);
-    let set = |policy| match policy {
-        TrafficPolicy::Cluster => Set::Cluster,
-        TrafficPolicy::Local => Set::Local,
-    };
-    let internal = set(service.internal_traffic_policy);
-    let external = match is_external(service) {
-        true => set(service.external_traffic_policy),
-        false => Set::Cluster,
-    };
-    let mut frontends = BTreeMap::new();
-    let mut add = |address, number, kind| {
-        let (inside, outside) = match kind {
-            FrontendKind::ClusterIp => (internal, internal),
-            FrontendKind::AnyPort | FrontendKind::Endpoint => (Set::Nobody, Set::Nobody),
-            FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancerIp => {
-                (Set::Cluster, external)
-            }
-        };
-        let key = match kind {
-            FrontendKind::AnyPort => FrontendKey::any_port(Address::from(address)),
-            _ => frontend_key(address, number, port.protocol),
-        };
-        let masquerade = match kind {
-            FrontendKind::ClusterIp => true,
-            FrontendKind::AnyPort | FrontendKind::Endpoint => false,
-            _ => outside == Set::Cluster,
-        };
-        frontends.entry(key).or_insert(Frontend {
-            kind,
-            inside,
-            outside,
-            restricted: kind == FrontendKind::LoadBalancerIp,
-            masquerade: node.masquerade_all && masquerade,
-        });
-    };
-    add(cluster_ip, port.port.get(), FrontendKind::ClusterIp);
-    add(cluster_ip, 0, FrontendKind::AnyPort);
-    for address in of_family(&service.load_balancer_ips, family) {
-        add(address, port.port.get(), FrontendKind::LoadBalancerIp);
-    }
-    for address in of_family(&service.external_ips, family) {
-        add(address, port.port.get(), FrontendKind::ExternalIp);
-    }
-    if let Some(node_port) = port.node_port {
-        for address in of_family(&node.node_port_addresses, family) {
-            add(address, node_port.get(), FrontendKind::NodePort);
-        }
-    }
-    frontends
 }
 
 #[cfg(test)]

@@ -90,6 +90,10 @@ struct Run {
     /// kube-proxy may be told to
     #[arg(long)]
     masquerade_all: bool,
+    /// Answer ping to clusterIPs, load balancer IPs and external IPs, unless the
+    /// node has the address itself
+    #[arg(long)]
+    answer_echo: bool,
     /// What makes a client a pod, for externalTrafficPolicy: its interface, an
     /// address in --cluster-cidr, one in the Node's podCIDRs (with --manifests,
     /// there must be a manifest of this Node), or nothing
@@ -224,6 +228,7 @@ impl Run {
             node_port_addresses: self.nodeport_addresses,
             localhost_node_ports: self.localhost_nodeports,
             masquerade_all: self.masquerade_all,
+            answer_echo: self.answer_echo,
             pods: match self.detect_pods {
                 DetectPods::Interface => PodDetection::Interface,
                 DetectPods::Cidr => PodDetection::Networks(self.cluster_cidr),

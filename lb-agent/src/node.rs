@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, str::FromStr};
 use ipnet::IpNet;
 
 use crate::{
-    compile::NodeContext,
+    compile::{Echo, NodeContext},
     interfaces::{Interface, Kind},
     model::{Family, Node},
 };
@@ -19,6 +19,8 @@ pub struct NodeOptions {
     /// Serve nodePorts on 127.0.0.1 too.
     pub localhost_node_ports: bool,
     pub masquerade_all: bool,
+    /// Answer echo requests to addresses of Services.
+    pub answer_echo: bool,
     pub pods: PodDetection,
     /// Where clusterIPs are taken from, if it is known: an address that no
     /// Service has is unreachable.
@@ -98,6 +100,13 @@ pub fn context(
         node_port_addresses: node_port_addresses(options, &primary_ips, interfaces),
         primary_ips,
         masquerade_all: options.masquerade_all,
+        echo: options.answer_echo.then(|| Echo {
+            own: interfaces
+                .iter()
+                .flat_map(|interface| &interface.addresses)
+                .copied()
+                .collect(),
+        }),
     }
 }
 

@@ -27,6 +27,23 @@ impl FrontendKey {
         }
     }
 
+    /// What says that echo requests to an address of the IP protocol `version`
+    /// 4 or 6 are answered for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn echo(address: Address, version: u8) -> Self {
+        Self {
+            protocol: match version {
+                4 => Self::ICMP,
+                _ => Self::ICMPV6,
+            },
+            ..Self::any_port(address)
+        }
+    }
+
+    const ICMP: u8 = 1;
+    const ICMPV6: u8 = 58;
+
     /// Guards a reader of [`Frontend`] against a hash element that the kernel
     /// gave to another key between lookup and read.
     #[inline(always)]

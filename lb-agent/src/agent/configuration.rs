@@ -31,6 +31,7 @@ pub(super) fn describe(options: &Options) -> Value {
         "nodePortAddresses": texts(&options.node.node_port_addresses),
         "localhostNodePorts": options.node.localhost_node_ports,
         "masqueradeAll": options.node.masquerade_all,
+        "answerEcho": options.node.answer_echo,
         "detectLocalMode": detection(&options.node.pods),
         "clusterCIDR": match &options.node.pods {
             PodDetection::Networks(networks) => texts(networks).join(","),

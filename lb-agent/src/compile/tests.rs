@@ -6,7 +6,7 @@ mod sets;
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
 use super::*;
-use crate::model::{ServiceType, SlicePort};
+use crate::model::{ServiceType, SlicePort, TrafficPolicy};
 
 const NODE: &str = "node1";
 const ZONE: &str = "zone1";
@@ -127,6 +127,7 @@ fn node() -> NodeContext {
             .map(|text| text.parse().unwrap())
             .into(),
         masquerade_all: false,
+        echo: None,
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn options(scenario: &Scenario) -> NodeOptions {
         node_port_addresses: options.nodeport_addresses.iter().map(|one| one.0).collect(),
         localhost_node_ports: options.localhost_nodeports,
         masquerade_all: options.masquerade_all,
+        answer_echo: false,
         pods: match pod_networks(scenario) {
             Some(networks) => PodDetection::Networks(networks.to_vec()),
             None => PodDetection::None,

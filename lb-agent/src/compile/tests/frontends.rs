@@ -150,3 +150,46 @@ fn every_family_has_its_own_ports_frontends_and_endpoints() {
     ]);
     assert_eq!(got, expected);
 }
+
+/// For what is a Service's and not the node's own.
+#[test]
+fn echo_requests_are_answered_if_the_operator_wants() {
+    let set = |addresses: &[&str]| -> BTreeSet<IpAddr> {
+        addresses.iter().map(|ip| ip.parse().unwrap()).collect()
+    };
+    let mut service = service();
+    service.cluster_ips = ["10.96.0.1", "fd00::1"]
+        .map(|ip| ip.parse().unwrap())
+        .into();
+    service.external_ips = set(&["203.0.113.1", "192.0.2.1", "2001:db8:9::1"]);
+    service.load_balancer_ips = set(&["203.0.113.2"]);
+    service.service_type = ServiceType::LoadBalancer;
+    service.ports[0].node_port = Some(number(30_080));
+    let own = set(&["192.0.2.1", "127.0.0.1"]);
+    for (echo, expect) in [
+        (None, &[][..]),
+        (
+            Some(Echo { own }),
+            &[
+                "10.96.0.1 1",
+                "2001:db8:9::1 58",
+                "203.0.113.1 1",
+                "203.0.113.2 1",
+                "fd00::1 58",
+            ],
+        ),
+    ] {
+        let node = NodeContext { echo, ..node() };
+        let ports = compile(&service, [].iter(), &node);
+        let frontends = ports.iter().flat_map(|port| &port.frontends);
+        let echo = frontends.filter(|(_, frontend)| frontend.kind == FrontendKind::Echo);
+        let found: BTreeSet<String> = echo
+            .map(|(key, _)| {
+                assert_eq!(key.port, 0);
+                format!("{} {}", IpAddr::from(key.address), key.protocol)
+            })
+            .collect();
+        let expect: BTreeSet<String> = expect.iter().map(ToString::to_string).collect();
+        assert_eq!(found, expect);
+    }
+}

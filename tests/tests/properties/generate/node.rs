@@ -45,6 +45,7 @@ prop_compose! {
             node_port_addresses,
             localhost_node_ports,
             masquerade_all,
+            answer_echo: false,
             pods,
             service_cidrs: if has_service_cidrs { service_cidrs.into() } else { Vec::new() },
         }
