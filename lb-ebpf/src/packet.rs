@@ -50,9 +50,6 @@ pub trait Packet {
     /// What helpers take as their first argument.
     fn context(&self) -> *mut core::ffi::c_void;
 
-    /// Makes this many bytes readable directly, as far as there are so many.
-    fn reach(&self, length: u32);
-
     /// Addresses of the first byte and of the byte after the last one that
     /// can be read.
     fn bounds(&self) -> (usize, usize);

@@ -33,7 +33,7 @@ const LEAST: usize = 8;
 
 #[inline(always)]
 pub(crate) fn relate<P: Subprograms, F: Family>(packet: &P, network: u32) -> Step<Outcome> {
-    packet.reach(LONGEST_HEADERS);
+    packet.reveal(LONGEST_HEADERS);
     let network = checked_network(network);
     let Scratch {
         tuple, work, error, ..

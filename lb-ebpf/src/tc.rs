@@ -162,11 +162,6 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
-    fn reach(&self, length: u32) {
-        self.reveal(length);
-    }
-
-    #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         (self.context.data(), self.context.data_end())
     }

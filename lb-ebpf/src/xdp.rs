@@ -61,9 +61,6 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn reach(&self, _length: u32) {}
-
-    #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
         (self.0.data(), self.0.data_end())
     }

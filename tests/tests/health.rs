@@ -11,6 +11,8 @@ mod http;
 mod kubernetes;
 #[path = "health/metrics.rs"]
 mod metrics;
+#[path = "health/room.rs"]
+mod room;
 #[path = "continuity/site.rs"]
 mod site;
 

@@ -15,6 +15,8 @@ mod kernel;
 mod loss;
 #[path = "pins/programs.rs"]
 mod programs;
+#[path = "pins/resize.rs"]
+mod resize;
 #[path = "continuity/site.rs"]
 mod site;
 
