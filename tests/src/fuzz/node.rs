@@ -215,6 +215,8 @@ impl Node {
             .cloned()
             .collect();
         port.serving = endpoints.iter().map(told).collect();
+        port.frontends.retain(|_, frontend| frontend.kind.is_own());
+        meet(&mut port);
         self.apply(vec![(port.id.clone(), Some(port))])
     }
 
@@ -458,7 +460,17 @@ fn port_of(world: &World, service: usize) -> Port {
         port.frontends.insert(key, told(frontend));
         port.sources.extend(frontend.sources);
     }
+    meet(&mut port);
     port
+}
+
+/// Adds the backends themselves to the frontends.
+fn meet(port: &mut Port) {
+    let sets = [&port.cluster, &port.local, &port.serving];
+    let met: Vec<_> = compile::endpoint_frontends(sets, port.id.protocol).collect();
+    for (key, frontend) in met {
+        port.frontends.entry(key).or_insert(frontend);
+    }
 }
 
 /// A service port without frontends.

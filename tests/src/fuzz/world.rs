@@ -64,6 +64,8 @@ pub(crate) struct Service {
 pub(crate) struct World {
     pub(crate) services: Vec<Service>,
     pub(crate) frontends: BTreeMap<(SocketAddr, u8), Frontend>,
+    /// Services that a backend belongs to.
+    pub(crate) users: BTreeMap<(SocketAddr, u8), Vec<usize>>,
     /// Refuse what no frontend of theirs serves.
     pub(crate) cluster_ips: Vec<IpAddr>,
     /// Every clusterIP is in one of these.
@@ -214,6 +216,7 @@ impl World {
         let mut world = Self {
             services: Vec::new(),
             frontends: BTreeMap::new(),
+            users: BTreeMap::new(),
             cluster_ips: Family::ALL.map(|family| VIP.get(family)).to_vec(),
             service_networks: Family::ALL.map(service_network).to_vec(),
         };
@@ -234,12 +237,17 @@ impl World {
             at: SocketAddr::new(at.get(family), row.target),
             local,
         });
+        let backends: Vec<Backend> = backends.collect();
+        for backend in &backends {
+            let users = self.users.entry((backend.at, protocol)).or_default();
+            users.push(service);
+        }
         self.services.push(Service {
             name: row.name,
             family,
             protocol,
             has_affinity: row.has_affinity,
-            backends: backends.collect(),
+            backends,
         });
         for at in row.at {
             let port = match *at {

@@ -81,6 +81,14 @@ impl<'a> Endpoints<'a> {
             .collect()
     }
 
+    /// Whether a service has such a backend, for new connections or not.
+    pub(crate) fn has(&self, at: SocketAddr, protocol: u8) -> bool {
+        let users = self.world.users.get(&(at, protocol)).into_iter().flatten();
+        users
+            .flat_map(|service| self.of(*service))
+            .any(|endpoint| endpoint.backend.at == at)
+    }
+
     /// Whether the backend has been there ever since.
     pub(crate) fn is_current(&self, life: &Life) -> bool {
         self.life(life.service, life.backend) == *life

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     fuzz::{
         flow::Flow,
-        world::{Frontend, Policy},
+        world::{Frontend, Policy, UDP},
     },
     packet::wiring::UP0_MAC,
 };
@@ -39,7 +39,10 @@ impl Model<'_> {
         let parsed = at.parsed;
         let flow = parsed.flow;
         let Some(frontend) = self.world.frontends.get(&(flow.destination, flow.protocol)) else {
-            return self.miss(at, seen, known);
+            return match self.endpoints.has(flow.destination, flow.protocol) {
+                true => self.meet(at, seen, known),
+                false => self.miss(at, seen, known),
+            };
         };
         let client = at.client();
         let is_node = client == Client::Node;
@@ -139,9 +142,11 @@ impl Model<'_> {
         if wanted.source.ip() != drawn.source.ip() {
             return Err(format!("{wanted} became {drawn}"));
         }
-        let frontends = &self.world.frontends;
-        let is_frontend =
-            |flow: &Flow| is_ours && frontends.contains_key(&(flow.source, flow.protocol));
+        let (frontends, endpoints) = (&self.world.frontends, &self.endpoints);
+        let is_frontend = |flow: &Flow| {
+            let is_one = frontends.contains_key(&(flow.source, flow.protocol));
+            is_ours && (is_one || endpoints.has(flow.source, flow.protocol))
+        };
         let known = self.connections.get(&wanted.reverse());
         let known = known.and_then(|(number, _)| self.connections.by_number(number));
         self.is_unsure |= known.is_some_and(|known| known.is_on_edge(self.now));
@@ -189,10 +194,33 @@ impl Model<'_> {
         if let Some(known) = known {
             self.connections.remove(known);
         }
-        if self.enters_here(at) && self.is_claimed(&flow.reverse()) {
+        let may_have_been = flow.protocol != UDP && self.enters_here(at);
+        if may_have_been && self.is_claimed(&flow.reverse()) {
             return self.enter_direct(at, seen);
         }
         Ok(Opened::Not(self.reject_service(at)))
+    }
+
+    /// What becomes of a packet to a backend itself: a client that may reach it
+    /// through a frontend too has its connections told apart.
+    fn meet(
+        &mut self,
+        at: &Opening<'_>,
+        seen: &Seen<'_>,
+        known: Option<u32>,
+    ) -> Result<Opened, String> {
+        if !starts_flow(at.parsed) {
+            return Ok(Opened::Not(Verdict::NoFrontend));
+        }
+        if let Some(known) = known {
+            self.connections.remove(known);
+        }
+        let is_outside = at.client() == Client::Outside;
+        let flow = at.parsed.flow;
+        if !self.enters_here(at) || is_outside && !self.is_claimed(&flow.reverse()) {
+            return Ok(Opened::Not(Verdict::NoFrontend));
+        }
+        self.enter_direct(at, seen)
     }
 
     /// Whether replies of a living connection look like this.
