@@ -27,6 +27,11 @@ use lb_common::Hook;
 const STEPS: std::ops::Range<usize> = 20..80;
 const TALKS: std::ops::Range<usize> = 1..8;
 
+/// Sequences for each one in which an agent takes over, which takes seconds.
+const RESTARTS: u32 = 4096;
+/// And in which connections are collected, which takes milliseconds.
+const COLLECTIONS: u32 = 16;
+
 /// Pauses between packets, in seconds: on both sides of every timeout.
 const WAITS: [u64; 10] = [2, 5, 13, 35, 66, 97, 130, 260, 500, 432_100];
 
@@ -44,9 +49,17 @@ pub(crate) fn sequence(world: &World, seed: u64) -> Sequence {
         };
         talks.push(talk);
     }
-    let steps = (0..rng.usize(STEPS))
+    let mut steps: Vec<Step> = (0..rng.usize(STEPS))
         .map(|_| step(&mut rng, &talks))
         .collect();
+    if rng.u32(..COLLECTIONS) == 0 {
+        let at = rng.usize(..steps.len());
+        steps[at].what = What::Collect;
+    }
+    if rng.u32(..RESTARTS) == 0 {
+        let at = rng.usize(..steps.len());
+        steps[at].what = What::Restart;
+    }
     Sequence {
         has_xdp,
         quota: one(&mut rng, &[1, 2, 1000]),

@@ -57,6 +57,7 @@ const SILENCE: &str = "table inet silence {
 const GROWTH: usize = 2048;
 
 pub(crate) struct Node {
+    options: Options,
     dataplane: Dataplane,
     reconciler: Reconciler,
     now: Duration,
@@ -141,6 +142,7 @@ impl Node {
         let clients = Map::LruHashMap(pinned(pins, "AFFINITY")?);
         let frontends = Map::HashMap(pinned(pins, "FRONTENDS")?);
         Ok(Self {
+            options: options.clone(),
             dataplane,
             reconciler: Reconciler::new(Snapshot::default()),
             now: Duration::ZERO,
@@ -165,36 +167,33 @@ impl Node {
             pod_networks: BTreeSet::new(),
             service_networks: world.service_networks.iter().copied().collect(),
         })?;
-        let services = 0..world.services.len();
-        let mut ports: Vec<Port> = services.map(|service| port_of(world, service)).collect();
-        for address in &world.cluster_ips {
-            let nobody = Service {
-                name: "any-port",
-                family: Family::of(*address),
-                protocol: TCP,
-                has_affinity: false,
-                backends: Vec::new(),
-            };
-            let mut port = port(&nobody);
-            let refused = compile::Frontend {
-                kind: FrontendKind::AnyPort,
-                inside: Set::Nobody,
-                outside: Set::Nobody,
-                restricted: false,
-                masquerade: false,
-            };
-            let key = FrontendKey::any_port((*address).into());
-            port.frontends.insert(key, refused);
-            ports.push(port);
-        }
-        let changes = ports.into_iter().map(|port| (port.id.clone(), Some(port)));
-        self.apply(changes.collect())?;
+        self.apply(every_port(world, |service| all_of(world, service)))?;
         for ((at, protocol), frontend) in &world.frontends {
             let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
             let held = self.frontends.get(&key, 0)?;
             self.services.insert(frontend.service, held.service);
         }
         Ok(())
+    }
+
+    /// Has connections removed that are over.
+    pub(crate) fn collect(&mut self) -> Result<()> {
+        let mut collector = self
+            .dataplane
+            .collector(&self.options.connections.timeouts)?;
+        collector.tick()?;
+        Ok(())
+    }
+
+    /// Does what an agent does that takes over from another.
+    pub(crate) fn restart(
+        &mut self,
+        world: &World,
+        endpoints: impl Fn(usize) -> Vec<Endpoint>,
+    ) -> Result<()> {
+        self.dataplane = Dataplane::open(&self.options)?;
+        self.reconciler = Reconciler::new(self.dataplane.snapshot()?);
+        self.apply(every_port(world, endpoints))
     }
 
     /// Gives a service other backends.
@@ -204,19 +203,7 @@ impl Node {
         service: usize,
         endpoints: &[Endpoint],
     ) -> Result<()> {
-        let mut port = port_of(world, service);
-        let told = |endpoint: &Endpoint| told_backend(&endpoint.backend);
-        let usable = endpoints.iter().filter(|endpoint| endpoint.is_usable);
-        port.cluster = usable.map(told).collect();
-        port.local = port
-            .cluster
-            .iter()
-            .filter(|one| one.local)
-            .cloned()
-            .collect();
-        port.serving = endpoints.iter().map(told).collect();
-        port.frontends.retain(|_, frontend| frontend.kind.is_own());
-        meet(&mut port);
+        let port = port_of(world, service, endpoints);
         self.apply(vec![(port.id.clone(), Some(port))])
     }
 
@@ -451,9 +438,20 @@ fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
     }
 }
 
+fn every_port(
+    world: &World,
+    endpoints: impl Fn(usize) -> Vec<Endpoint>,
+) -> Vec<(PortId, Option<Port>)> {
+    let services = 0..world.services.len();
+    let ports = services.map(|service| port_of(world, service, &endpoints(service)));
+    let refused = world.cluster_ips.iter().copied().map(refused_port);
+    let all = ports.chain(refused);
+    all.map(|port| (port.id.clone(), Some(port))).collect()
+}
+
 /// One of the world's service ports.
-fn port_of(world: &World, service: usize) -> Port {
-    let mut port = port(&world.services[service]);
+fn port_of(world: &World, service: usize, endpoints: &[Endpoint]) -> Port {
+    let mut port = port(&world.services[service], endpoints);
     let frontends = world.frontends.iter();
     for ((at, protocol), frontend) in frontends.filter(|(_, one)| one.service == service) {
         let key = frontend_key(at.ip(), at.port(), told_protocol(*protocol));
@@ -461,6 +459,28 @@ fn port_of(world: &World, service: usize) -> Port {
         port.sources.extend(frontend.sources);
     }
     meet(&mut port);
+    port
+}
+
+/// What refuses whatever a clusterIP has no frontend for.
+fn refused_port(address: IpAddr) -> Port {
+    let nobody = Service {
+        name: "any-port",
+        family: Family::of(address),
+        protocol: TCP,
+        has_affinity: false,
+        backends: Vec::new(),
+    };
+    let mut port = port(&nobody, &[]);
+    let refused = compile::Frontend {
+        kind: FrontendKind::AnyPort,
+        inside: Set::Nobody,
+        outside: Set::Nobody,
+        restricted: false,
+        masquerade: false,
+    };
+    let key = FrontendKey::any_port(address.into());
+    port.frontends.insert(key, refused);
     port
 }
 
@@ -474,8 +494,10 @@ fn meet(port: &mut Port) {
 }
 
 /// A service port without frontends.
-fn port(service: &Service) -> Port {
-    let backends: BTreeSet<_> = service.backends.iter().map(told_backend).collect();
+fn port(service: &Service, endpoints: &[Endpoint]) -> Port {
+    let told = |endpoint: &Endpoint| told_backend(&endpoint.backend);
+    let usable = endpoints.iter().filter(|endpoint| endpoint.is_usable);
+    let usable: BTreeSet<_> = usable.map(told).collect();
     Port {
         id: PortId {
             service: ObjectName::new("default", service.name),
@@ -487,9 +509,9 @@ fn port(service: &Service) -> Port {
             },
         },
         frontends: BTreeMap::new(),
-        local: backends.iter().filter(|one| one.local).cloned().collect(),
-        serving: backends.clone(),
-        cluster: backends,
+        local: usable.iter().filter(|one| one.local).cloned().collect(),
+        serving: endpoints.iter().map(told).collect(),
+        cluster: usable,
         affinity_seconds: if service.has_affinity { AFFINITY } else { 0 },
         sources: BTreeSet::new(),
     }
@@ -522,6 +544,16 @@ fn told_protocol(number: u8) -> model::Protocol {
         UDP => model::Protocol::Udp,
         _ => model::Protocol::Sctp,
     }
+}
+
+/// What a service has unless something happens.
+pub(crate) fn all_of(world: &World, service: usize) -> Vec<Endpoint> {
+    let backends = world.services[service].backends.iter();
+    let usable = |backend: &world::Backend| Endpoint {
+        backend: *backend,
+        is_usable: true,
+    };
+    backends.map(usable).collect()
 }
 
 /// A frontend as it is told to the reconciler.

@@ -7,8 +7,8 @@ use lb_common::{Connection as Held, Hook, Verdict};
 
 use super::{
     flow::Flow,
-    model::{Change, Connection, Edge, Endpoint, Model, Seen, Way, parse},
-    node::{Node, Outcome},
+    model::{Change, Connection, Edge, Model, Seen, Way, parse},
+    node::{Node, Outcome, all_of},
     place::PLACES,
     sequence::{Content, Made, Sequence, Step, Talk, What, Where},
     world::World,
@@ -107,13 +107,8 @@ impl<'a> Player<'a> {
             self.node.forget_held()?;
         }
         for service in model.changed() {
-            let all = &self.world.services[service].backends;
-            let all = all.iter().map(|&backend| Endpoint {
-                backend,
-                is_usable: true,
-            });
-            self.node
-                .change(self.world, service, &all.collect::<Vec<_>>())?;
+            let all = all_of(self.world, service);
+            self.node.change(self.world, service, &all)?;
         }
         for (client, service) in model.clients() {
             self.node.forget_client(client, service)?;
@@ -201,6 +196,15 @@ impl<'a> Player<'a> {
                     self.node.forget_held()?;
                 }
                 model.wait(*seconds);
+            }
+            What::Collect => {
+                model.collect();
+                self.node.collect()?;
+            }
+            What::Restart => {
+                let endpoints = |service| model.endpoints(service);
+                self.node.restart(self.world, endpoints)?;
+                model.lose_held();
             }
             What::Evict(way) => {
                 let asked = Flow {
@@ -359,6 +363,7 @@ fn make(
         }
         What::Raw(bytes) => made_of(bytes.clone()),
         What::Change(..) | What::Wait(_) | What::Evict(_) => return None,
+        What::Collect | What::Restart => return None,
     };
     let place = match step.place {
         Where::At(place) => place,

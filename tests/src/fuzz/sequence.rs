@@ -70,6 +70,10 @@ pub(crate) enum What {
     Wait(u64),
     /// The kernel gives away the element of this direction.
     Evict(Way),
+    /// The agent removes connections that are over.
+    Collect,
+    /// Another agent takes over.
+    Restart,
     /// An endpoint of the talk's service, by a number that wraps around.
     Change(usize, Change),
 }

@@ -6,7 +6,7 @@ use super::{
     endpoints::Life,
     life::{Signal, State},
 };
-use crate::fuzz::flow::Flow;
+use crate::fuzz::{flow::Flow, world::UDP};
 
 /// Where a packet goes once it is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(crate) struct Connection {
     pub(crate) state: State,
     /// In seconds.
     pub(crate) seen: u64,
+    /// When a reply was, or the backend's half was entered.
+    pub(crate) replied: u64,
     pub(crate) is_assured: bool,
 }
 
@@ -171,6 +173,9 @@ impl Connections {
         let before = *connection;
         connection.state = before.state.after(protocol, signal, way == Way::Reply);
         connection.seen = now;
+        if way == Way::Reply {
+            connection.replied = now;
+        }
         let is_news = connection.state != before.state || now > before.seen;
         if !before.is_assured && connection.state.is_assured() && is_news {
             let service = connection.backend.map(|backend| backend.service);
@@ -178,9 +183,39 @@ impl Connections {
             if *held < self.quota {
                 *held += 1;
                 connection.is_assured = true;
+                connection.replied = now;
             }
         }
         true
+    }
+
+    /// Removes what is over. `false` if that depends on milliseconds.
+    pub(crate) fn collect(&mut self, now: u64, is_current: impl Fn(&Life) -> bool) -> bool {
+        let mut is_sure = true;
+        let mut over = Vec::new();
+        for (number, connection) in &self.all {
+            let unanswered = State::Opening.timeout(connection.asked.protocol);
+            let is_retired = !connection.backend.as_ref().is_none_or(&is_current);
+            let (idle, timeout) = match self.has(*number, Way::Forward) {
+                false => (now - connection.replied, unanswered),
+                true if connection.asked.protocol == UDP && is_retired => {
+                    let timeout = connection.state.timeout(UDP);
+                    (now - connection.seen, timeout.min(unanswered))
+                }
+                true => {
+                    let timeout = connection.state.timeout(connection.asked.protocol);
+                    (now - connection.seen, timeout)
+                }
+            };
+            is_sure &= idle != timeout;
+            if idle > timeout {
+                over.push(*number);
+            }
+        }
+        for number in over {
+            self.remove(number);
+        }
+        is_sure
     }
 
     /// Whether no living connection gets such replies; removes one that does not
@@ -221,10 +256,13 @@ impl Connections {
             if self.elements.contains_key(&key) {
                 return false;
             }
-            if way == Way::Forward {
+            match way {
                 // The state went with the element.
-                connection.state = State::Opening;
-                connection.seen = now;
+                Way::Forward => {
+                    connection.state = State::Opening;
+                    connection.seen = now;
+                }
+                Way::Reply => connection.replied = now,
             }
             self.elements.insert(key, (number, way));
         }

@@ -103,7 +103,8 @@ impl<'a> Endpoints<'a> {
         }
     }
 
-    fn of(&self, service: usize) -> Vec<Endpoint> {
+    /// What a service has by now.
+    pub(crate) fn of(&self, service: usize) -> Vec<Endpoint> {
         if let Some(endpoints) = self.changed.get(&service) {
             return endpoints.clone();
         }

@@ -148,6 +148,23 @@ impl<'a> Model<'a> {
         self.fragments.drop_held();
     }
 
+    /// What is over is removed.
+    pub(crate) fn collect(&mut self) {
+        let endpoints = &self.endpoints;
+        let is_current = |life: &Life| endpoints.is_current(life);
+        self.is_unsure |= !self.connections.collect(self.now, is_current);
+    }
+
+    /// Fragments that wait are lost.
+    pub(crate) fn lose_held(&mut self) {
+        self.fragments.drop_held();
+    }
+
+    /// What a service has by now.
+    pub(crate) fn endpoints(&self, service: usize) -> Vec<Endpoint> {
+        self.endpoints.of(service)
+    }
+
     pub(crate) fn fragments(&self) -> &Fragments {
         &self.fragments
     }

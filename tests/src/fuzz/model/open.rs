@@ -176,6 +176,7 @@ impl Model<'_> {
             reply_path: plan.reply_path,
             state: State::Opening,
             seen: self.now,
+            replied: self.now,
             is_assured: false,
         })
     }
