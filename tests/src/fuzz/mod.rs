@@ -2,26 +2,26 @@
 //! what they are to do: what comes out must be the same, byte by byte.
 
 mod counters;
+mod difference;
 mod flow;
 mod generate;
+mod make;
 mod model;
 mod mutate;
 mod node;
 mod place;
 mod play;
+mod ports;
 mod sequence;
 mod shrink;
+mod tables;
 mod world;
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Result;
 
-use self::{
-    play::{Difference, Player},
-    sequence::Sequence,
-    world::World,
-};
+use self::{difference::Difference, play::Player, sequence::Sequence, world::World};
 
 /// Sequences between looks for what the model does not know of.
 const CLEAN_EVERY: u64 = 1024;

@@ -1,54 +1,34 @@
 //! A sequence, sent through the programs and the model side by side.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use lb_common::{Connection as Held, Hook, Verdict};
 
 use super::{
+    difference::Difference,
     flow::Flow,
-    model::{Change, Connection, Edge, Model, Seen, Way, parse},
-    node::{Node, Outcome, all_of},
-    place::PLACES,
-    sequence::{Content, Made, Sequence, Step, Talk, What, Where},
+    make::{Trace, answering, make},
+    model::{Change, Connection, Model, Seen, Way},
+    node::{Node, Outcome},
+    ports::all_of,
+    sequence::{Sequence, Talk, What},
     world::World,
 };
 use crate::packet::{
     Place, Returned,
     action::{TC_DROP, TC_PASS, XDP_DROP, XDP_PASS},
-    at, fragments,
-    frame::{Frame, NODE_MAC},
 };
 
 /// Answers after which limits of refusals are lifted anew: a client may have
 /// 100 at once.
 const REFUSALS: u32 = 90;
 
-/// Where programs and model part.
-#[derive(Clone, Debug)]
-pub(crate) struct Difference {
-    /// Index of the step.
-    pub(crate) step: usize,
-    pub(crate) place: Place,
-    pub(crate) frame: Vec<u8>,
-    pub(crate) found: Option<Outcome>,
-    pub(crate) expected: Result<Outcome, String>,
-}
-
 pub(crate) struct Player<'a> {
     node: &'a mut Node,
     world: &'a World,
     refused: u32,
     verdicts: BTreeMap<(u32, u32), u64>,
-}
-
-/// What the next frames of a talk are made of.
-#[derive(Clone, Default)]
-struct Trace {
-    /// What came out for the client's last packet.
-    request: Option<Vec<u8>>,
-    /// What came out last, where, and whether it was left to the stack.
-    last: Option<(Place, Vec<u8>, bool)>,
 }
 
 impl<'a> Player<'a> {
@@ -343,130 +323,6 @@ impl<'a> Player<'a> {
     }
 }
 
-/// The step's frame and where it goes, if it can be sent.
-fn make(
-    sequence: &Sequence,
-    talk: &Talk,
-    trace: &Trace,
-    step: &Step,
-    model: &Model<'_>,
-) -> Option<(Place, Vec<u8>)> {
-    let mut made = match &step.what {
-        What::Request(content) => cut(&frame(talk, content, talk.client, talk.frontend), content),
-        What::Reply(content) => {
-            let (from, to) = answering(talk, trace);
-            cut(&frame(talk, content, from, to), content)
-        }
-        What::Onward => {
-            let (_, bytes, _) = trace.last.as_ref()?;
-            made_of(bytes.clone())
-        }
-        What::Raw(bytes) => made_of(bytes.clone()),
-        What::Change(..) | What::Wait(_) | What::Evict(_) => return None,
-        What::Collect | What::Restart => return None,
-    };
-    let place = match step.place {
-        Where::At(place) => place,
-        Where::Entrance => talk.entrance,
-        Where::Next => match &step.what {
-            What::Onward => next(trace)?,
-            _ => reply_place(sequence, talk, &made, model),
-        },
-    };
-    for edit in &step.edits {
-        made.edit(edit);
-    }
-    is_runnable(place, &made.bytes).then_some((place, made.bytes))
-}
-
-fn frame(talk: &Talk, content: &Content, source: SocketAddr, destination: SocketAddr) -> Frame {
-    let mut frame = Frame::new(talk.transport(content.mark), source, destination);
-    frame.macs[0] = content.mac.unwrap_or(NODE_MAC);
-    frame.tags.clone_from(&talk.tags);
-    frame.options = talk.options;
-    frame.extensions.clone_from(&talk.extensions);
-    frame.hops = content.hops;
-    frame.payload = (0..content.payload).map(|index| index as u8).collect();
-    frame
-}
-
-/// The frame, or the part of it that is to be sent.
-fn cut(frame: &Frame, content: &Content) -> Made {
-    let mut made = Made::from(frame);
-    if let Some(piece) = content.part {
-        let mut pieces = fragments(frame, piece.id, &[piece.size; 4]);
-        let number = piece.number % pieces.len();
-        made.bytes = pieces.swap_remove(number);
-    }
-    made
-}
-
-fn made_of(bytes: Vec<u8>) -> Made {
-    Made {
-        bytes,
-        network: 14,
-        transport: 34,
-    }
-}
-
-/// Ends of the reply to what came out last.
-fn answering(talk: &Talk, trace: &Trace) -> (SocketAddr, SocketAddr) {
-    let request = trace.request.as_ref();
-    let out = request.and_then(|bytes| parse(bytes).ok());
-    out.map_or((talk.frontend, talk.client), |out| {
-        (out.flow.destination, out.flow.source)
-    })
-}
-
-/// Where the stack would send the frame that was left to it.
-fn next(trace: &Trace) -> Option<Place> {
-    let (place, _, is_left) = trace.last.as_ref()?;
-    if !is_left {
-        return None;
-    }
-    Some(match place.hook {
-        Hook::Xdp => at(Hook::TcIngress, place.interface),
-        Hook::TcIngress => Place {
-            hook: Hook::TcEgress,
-            interface: if place.interface == "pod0" {
-                "up0"
-            } else {
-                "pod0"
-            },
-            origin: Some(place.interface),
-        },
-        Hook::TcEgress => return None,
-    })
-}
-
-/// Where a reply meets the program that is to translate it.
-fn reply_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>) -> Place {
-    let flow = parse(&made.bytes).ok().map(|parsed| parsed.flow);
-    let known = flow.as_ref().and_then(|flow| model.connection(flow));
-    let is_at_egress =
-        known.is_some_and(|(known, way)| way == Way::Reply && known.edge == Edge::Egress);
-    if is_at_egress {
-        return at(Hook::TcEgress, talk.entrance.interface);
-    }
-    let from = flow.map(|flow| flow.source.ip());
-    let interface = from.map_or("up0", home);
-    match sequence.has_xdp && interface.starts_with("up") {
-        true => at(Hook::Xdp, interface),
-        false => at(Hook::TcIngress, interface),
-    }
-}
-
-/// Interface behind which an address is.
-fn home(address: std::net::IpAddr) -> &'static str {
-    use crate::packet::wiring::{CLIENT1, POD, POD1, REMOTE1};
-    match address {
-        _ if POD.contains(address) => "pod0",
-        _ if POD1.contains(address) => "pod1",
-        _ if REMOTE1.contains(address) || CLIENT1.contains(address) => "up1",
-        _ => "up0",
-    }
-}
-
 fn is_dropped(place: Place, found: &Outcome) -> bool {
     found.action
         == match place.hook {
@@ -481,62 +337,6 @@ fn is_left(place: Place, found: &Outcome) -> bool {
             Hook::Xdp => XDP_PASS,
             Hook::TcIngress | Hook::TcEgress => TC_PASS,
         }
-}
-
-/// What BPF_PROG_TEST_RUN accepts: for TC, a whole IP header behind an IP
-/// EtherType; else one byte behind Ethernet.
-fn is_runnable(place: Place, frame: &[u8]) -> bool {
-    let least = match frame.get(12..14) {
-        Some([8, 0]) if place.hook != Hook::Xdp => 34,
-        Some([0x86, 0xdd]) if place.hook != Hook::Xdp => 54,
-        _ => 15,
-    };
-    frame.len() >= least
-}
-
-impl Difference {
-    fn at_the_end(sequence: &Sequence, reason: String) -> Self {
-        Self {
-            step: sequence.steps.len().saturating_sub(1),
-            place: PLACES[0],
-            frame: Vec::new(),
-            found: None,
-            expected: Err(reason),
-        }
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
-        let Self { step, place, .. } = self;
-        writeln!(
-            f,
-            "step {step} at {} {}",
-            place.hook.name(),
-            place.interface
-        )?;
-        match parse(&self.frame) {
-            Ok(parsed) => writeln!(f, "  {}, mark {:#x}", parsed.flow, parsed.mark)?,
-            Err(verdict) => writeln!(f, "  {verdict:?}")?,
-        }
-        writeln!(f, "  in       {}", hex(&self.frame))?;
-        if let Some(found) = &self.found {
-            writeln!(f, "  out      {}", hex(&found.bytes))?;
-        }
-        match &self.expected {
-            Ok(expected) => writeln!(f, "  expected {}", hex(&expected.bytes))?,
-            Err(reason) => writeln!(f, "  {reason}")?,
-        }
-        if let (Some(found), Ok(expected)) = (&self.found, &self.expected) {
-            writeln!(
-                f,
-                "  expected {:?}, action {}; found {:?}, action {}",
-                expected.verdict, expected.action, found.verdict, found.action
-            )?;
-        }
-        Ok(())
-    }
 }
 
 /// Whether the table holds what the model knows of.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    play::{Difference, Player},
+    difference::Difference,
+    play::Player,
     sequence::{Content, Sequence, Step, What},
 };
 

@@ -14,6 +14,7 @@ mod plan;
 mod refuse;
 mod rewrite;
 mod routes;
+mod send;
 mod sum;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -26,25 +27,24 @@ use self::{
     fragments::Fragments,
     life::Signal,
     open::Opened,
-    parse::{Parsed, Part},
+    parse::Parsed,
     plan::Opening,
-    rewrite::rewrite,
-    routes::Route,
+    send::{bounce, send},
 };
 pub(crate) use self::{
-    connections::{Connection, Edge, Path, Way},
+    connections::{Connection, Edge, Way},
     endpoints::{Change, Endpoint, Life},
     fragments::Key,
-    parse::parse,
+    parse::{is_cut_part, parse},
 };
 use super::{
     flow::Flow,
     node::Outcome,
-    world::{Backend, SCTP, UDP, World},
+    world::{Backend, UDP, World},
 };
 use crate::packet::{
     Place,
-    action::{TC_DROP, TC_PASS, TC_REDIRECT, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX},
+    action::{TC_DROP, TC_PASS, XDP_DROP, XDP_PASS},
 };
 
 pub(crate) struct Model<'a> {
@@ -216,6 +216,9 @@ impl<'a> Model<'a> {
                 });
                 return Ok(result);
             }
+            Some((number, Way::Forward)) if self.is_elsewhere(at, number) => {
+                return Ok(Err(Verdict::OtherHook));
+            }
             Some((number, Way::Forward)) if !self.is_outdated(at.parsed, number) => {
                 if let Some(result) = self.follow(at, number, Way::Forward, Verdict::Forward) {
                     return Ok(result);
@@ -280,6 +283,14 @@ impl<'a> Model<'a> {
         Ok(Verdict::Reply)
     }
 
+    /// Whether a packet to a backend itself is beyond its client's edge: there,
+    /// those that came through a frontend look the same.
+    fn is_elsewhere(&self, at: &Opening<'_>, number: u32) -> bool {
+        let connection = self.connections.by_number(number);
+        let is_direct = connection.is_some_and(|connection| connection.backend.is_none());
+        is_direct && !self.enters_here(at)
+    }
+
     /// Whether the client's packet is not one more of its old connection.
     fn is_outdated(&mut self, parsed: &Parsed, number: u32) -> bool {
         let Some(connection) = self.connections.by_number(number) else {
@@ -306,86 +317,6 @@ impl<'a> Model<'a> {
             action,
             bytes,
         })
-    }
-}
-
-/// Translates a packet and sends it the way its connection goes.
-fn send(at: &Opening<'_>, connection: &Connection, way: Way, verdict: Verdict) -> Step<Outcome> {
-    let (path, translated) = (connection.path(way), connection.becomes(way));
-    let is_xdp = at.place.hook == Hook::Xdp;
-    let mut macs = None;
-    let mut hop = false;
-    match path {
-        Path::Bounce | Path::Local if is_xdp => return Err(Verdict::Deferred),
-        Path::Stack | Path::Bounce | Path::Local => {}
-        Path::Route => {
-            let Route::Out {
-                interface,
-                macs: known,
-            } = at.route(&translated)
-            else {
-                return Err(Verdict::NoRoute);
-            };
-            if !at.can_send(interface, known.is_some()) {
-                return Err(Verdict::Deferred);
-            }
-            hop = at.place.hook != Hook::TcEgress;
-            if hop && at.parsed.hops <= 1 {
-                return Err(Verdict::TimeExceeded);
-            }
-            macs = known.map(|macs| (interface, macs));
-        }
-    }
-    let ports = |flow: &Flow| [flow.source.port(), flow.destination.port()];
-    let changes_ports = ports(&at.parsed.flow) != ports(&translated);
-    let is_sctp = at.parsed.flow.protocol == SCTP;
-    if at.parsed.part == Part::First && is_sctp && changes_ports {
-        // The checksum covers what other parts hold.
-        return Err(Verdict::FragmentLost);
-    }
-    let bytes = rewrite(at.frame, at.parsed, &translated, hop);
-    let (action, bytes) = match (path, macs) {
-        (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
-        (Path::Stack, _) => (TC_PASS, bytes),
-        (Path::Bounce, _) => bounce(at, bytes),
-        (Path::Route, Some((interface, macs))) if is_xdp => transmit(at, interface, macs, bytes),
-        (Path::Route | Path::Local, _) => (TC_REDIRECT, bytes),
-    };
-    Ok(Outcome {
-        verdict,
-        action,
-        bytes,
-    })
-}
-
-fn transmit(
-    at: &Opening<'_>,
-    interface: &str,
-    macs: [[u8; 6]; 2],
-    mut bytes: Vec<u8>,
-) -> (i32, Vec<u8>) {
-    bytes[..12].copy_from_slice(macs.as_flattened());
-    (leave(at, interface), bytes)
-}
-
-/// Back to where it came from.
-fn bounce(at: &Opening<'_>, mut bytes: Vec<u8>) -> (i32, Vec<u8>) {
-    if at.place.hook == Hook::TcEgress && at.place.interface == "lo" {
-        return (TC_PASS, bytes);
-    }
-    let (to, from) = bytes[..12].split_at_mut(6);
-    to.swap_with_slice(from);
-    match at.place.hook {
-        Hook::Xdp => (leave(at, at.place.interface), bytes),
-        Hook::TcIngress | Hook::TcEgress => (TC_REDIRECT, bytes),
-    }
-}
-
-/// A veth takes frames by redirect, even back; `up0` is one.
-fn leave(at: &Opening<'_>, interface: &str) -> i32 {
-    match interface == at.place.interface && interface != "up0" {
-        true => XDP_TX,
-        false => XDP_REDIRECT,
     }
 }
 

@@ -160,7 +160,7 @@ impl Model<'_> {
                 "{wanted} became {drawn}; its port is free: {may_keep}"
             ));
         }
-        if !may_keep && !(DRAWN.contains(&drawn.source.port()) && is_free(drawn)) {
+        if !(may_keep || DRAWN.contains(&drawn.source.port()) && is_free(drawn)) {
             return Err(format!("{wanted} became {drawn}, a port not to be drawn"));
         }
         Ok(())
@@ -275,7 +275,7 @@ impl Model<'_> {
     }
 
     /// Whether no other hook can have translated the packet before.
-    fn enters_here(&self, at: &Opening<'_>) -> bool {
+    pub(super) fn enters_here(&self, at: &Opening<'_>) -> bool {
         match at.place.hook {
             Hook::Xdp => owner(at.parsed.flow.source.ip()).is_none(),
             Hook::TcEgress => at.place.origin.is_none(),

@@ -55,6 +55,16 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Parsed, Verdict> {
     }
 }
 
+/// Whether this is a later IPv4 fragment that ends within its header.
+pub(crate) fn is_cut_part(frame: &[u8]) -> bool {
+    let Ok(([8, 0], network)) = ethernet(frame) else {
+        return false;
+    };
+    let field = take(frame, network + 6).map_or(0, u16::from_be_bytes);
+    let first = take(frame, network).map_or(0, |[first]: [u8; 1]| first);
+    field & 0x1fff != 0 && network + usize::from(first & 0xf) * 4 > frame.len()
+}
+
 fn ethernet(frame: &[u8]) -> Result<([u8; 2], usize), Verdict> {
     let mut kind = take(frame, 12)?;
     let mut end = 14;

@@ -10,7 +10,7 @@ use super::{
     parse::{Parsed, Part},
     plan::Opening,
     routes::owner,
-    send,
+    send::send,
 };
 use crate::{
     fuzz::node::Outcome,
@@ -115,6 +115,7 @@ impl Model<'_> {
         let known = self.connections.get(&at.parsed.flow);
         let (number, way) = known.ok_or(Verdict::Fragment)?;
         let verdict = match way {
+            Way::Forward if self.is_elsewhere(at, number) => return Err(Verdict::OtherHook),
             Way::Forward => Verdict::Forward,
             Way::Reply => self.reply(at, number)?,
         };

@@ -1,0 +1,101 @@
+//! How a packet leaves the node.
+
+use lb_common::{Hook, Verdict};
+
+use super::{
+    Step,
+    connections::{Connection, Path, Way},
+    parse::Part,
+    plan::Opening,
+    rewrite::rewrite,
+    routes::Route,
+};
+use crate::{
+    fuzz::{flow::Flow, node::Outcome, world::SCTP},
+    packet::action::{TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT, XDP_TX},
+};
+
+/// Translates a packet and sends it the way its connection goes.
+pub(super) fn send(
+    at: &Opening<'_>,
+    connection: &Connection,
+    way: Way,
+    verdict: Verdict,
+) -> Step<Outcome> {
+    let (path, translated) = (connection.path(way), connection.becomes(way));
+    let is_xdp = at.place.hook == Hook::Xdp;
+    let mut macs = None;
+    let mut hop = false;
+    match path {
+        Path::Bounce | Path::Local if is_xdp => return Err(Verdict::Deferred),
+        Path::Stack | Path::Bounce | Path::Local => {}
+        Path::Route => {
+            let Route::Out {
+                interface,
+                macs: known,
+            } = at.route(&translated)
+            else {
+                return Err(Verdict::NoRoute);
+            };
+            if !at.can_send(interface, known.is_some()) {
+                return Err(Verdict::Deferred);
+            }
+            hop = at.place.hook != Hook::TcEgress;
+            if hop && at.parsed.hops <= 1 {
+                return Err(Verdict::TimeExceeded);
+            }
+            macs = known.map(|macs| (interface, macs));
+        }
+    }
+    let ports = |flow: &Flow| [flow.source.port(), flow.destination.port()];
+    let changes_ports = ports(&at.parsed.flow) != ports(&translated);
+    let is_sctp = at.parsed.flow.protocol == SCTP;
+    if at.parsed.part == Part::First && is_sctp && changes_ports {
+        // The checksum covers what other parts hold.
+        return Err(Verdict::FragmentLost);
+    }
+    let bytes = rewrite(at.frame, at.parsed, &translated, hop);
+    let (action, bytes) = match (path, macs) {
+        (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
+        (Path::Stack, _) => (TC_PASS, bytes),
+        (Path::Bounce, _) => bounce(at, bytes),
+        (Path::Route, Some((interface, macs))) if is_xdp => transmit(at, interface, macs, bytes),
+        (Path::Route | Path::Local, _) => (TC_REDIRECT, bytes),
+    };
+    Ok(Outcome {
+        verdict,
+        action,
+        bytes,
+    })
+}
+
+fn transmit(
+    at: &Opening<'_>,
+    interface: &str,
+    macs: [[u8; 6]; 2],
+    mut bytes: Vec<u8>,
+) -> (i32, Vec<u8>) {
+    bytes[..12].copy_from_slice(macs.as_flattened());
+    (leave(at, interface), bytes)
+}
+
+/// Back to where it came from.
+pub(super) fn bounce(at: &Opening<'_>, mut bytes: Vec<u8>) -> (i32, Vec<u8>) {
+    if at.place.hook == Hook::TcEgress && at.place.interface == "lo" {
+        return (TC_PASS, bytes);
+    }
+    let (to, from) = bytes[..12].split_at_mut(6);
+    to.swap_with_slice(from);
+    match at.place.hook {
+        Hook::Xdp => (leave(at, at.place.interface), bytes),
+        Hook::TcIngress | Hook::TcEgress => (TC_REDIRECT, bytes),
+    }
+}
+
+/// A veth takes frames by redirect, even back; `up0` is one.
+fn leave(at: &Opening<'_>, interface: &str) -> i32 {
+    match interface == at.place.interface && interface != "up0" {
+        true => XDP_TX,
+        false => XDP_REDIRECT,
+    }
+}
