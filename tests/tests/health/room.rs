@@ -4,7 +4,11 @@ use std::fs;
 
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::Holdings;
-use lb_tests::lab::{Family, TcpClient};
+use lb_tests::{
+    api::{Api, Resource},
+    lab::{Family, Lab, LabOptions, TcpClient},
+};
+use serde_json::{Value, json};
 
 use super::{
     PATIENCE, eventually, has_problem,
@@ -80,7 +84,7 @@ fn one_service_at_its_quota_leaves_room_for_others() {
         "quota of 2",
         "--service-connection-quota",
     ];
-    let told = |status: &serde_json::Value, service: &str| {
+    let told = |status: &Value, service: &str| {
         let service = format!("Service default/{service}: ");
         has_problem(status, &[&[service.as_str()], &parts[..]].concat())
     };
@@ -103,37 +107,62 @@ fn one_service_at_its_quota_leaves_room_for_others() {
     assert_eq!(warnings, 2, "once a Service: {log}");
 }
 
-#[test]
-fn a_table_that_is_nearly_full_is_told_of_once() {
-    let site = Site::new(&["--max-connections", "1024"]);
-    let folder = site.lab.pins(1).join("maps");
+/// Has the programs' count say so many connections.
+fn hold(lab: &Lab, connections: u64) {
+    let folder = lab.pins(1).join("maps");
     let mut pins = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let is_it = |name: &str| name.starts_with("HOLDINGS_");
     let pin = pins.find(|pin| is_it(pin.file_name().to_str().unwrap()));
     let data = MapData::from_pin(pin.unwrap().path()).unwrap();
     let mut holdings: HashMap<MapData, u32, Holdings> = Map::HashMap(data).try_into().unwrap();
-    let mut hold = |connections| {
-        let record = Holdings {
-            connections,
-            refused: 0,
-        };
-        holdings.insert(1_000_000, record, 0).unwrap();
-        let assured = r#"lb_connections{table="assured"}"#;
-        let expect = Some(connections as f64);
-        eventually("counted", || {
-            (sample(&site.lab, assured) == expect).then_some(())
-        });
+    let record = Holdings {
+        connections,
+        refused: 0,
     };
+    holdings.insert(1_000_000, record, 0).unwrap();
+    let assured = r#"lb_connections{table="assured"}"#;
+    let expect = Some(connections as f64);
+    eventually("counted", || (sample(lab, assured) == expect).then_some(()));
+}
+
+#[test]
+fn a_table_that_is_nearly_full_is_told_of_once() {
+    let site = Site::new(&["--max-connections", "1024"]);
     let told = || {
         let status = site.agent.status().unwrap();
         has_problem(&status, &["Node node1", "of 1024 assured connections"])
     };
-    hold(500);
+    hold(&site.lab, 500);
     assert!(!told());
     for connections in [900, 700, 1023, 800] {
-        hold(connections);
+        hold(&site.lab, connections);
         assert!(told(), "{connections}");
     }
     let log = site.agent.log();
     assert_eq!(log.matches("ConnectionsNearLimit").count(), 1, "{log}");
+}
+
+#[test]
+fn a_node_without_room_has_an_event() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let lab = Lab::new(&LabOptions::default()).unwrap();
+    let node = &lab.node(1).netns;
+    let api = node.run(|| runtime.block_on(Api::start()).unwrap());
+    api.put(Resource::Nodes, json!({"metadata": {"name": "node1"}}));
+    let kubeconfig = lab.folder().join("kubeconfig");
+    api.write_kubeconfig(&kubeconfig).unwrap();
+    let kubeconfig = kubeconfig.display().to_string();
+    let arguments = ["--kubeconfig", &kubeconfig, "--max-connections", "1024"];
+    let mut agent = lab.start_agent(1, &arguments).unwrap();
+    agent.wait_ready().unwrap();
+    hold(&lab, 1000);
+    let event = eventually("an Event", || api.published().into_iter().next());
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["reason"], "ConnectionsNearLimit");
+    for (field, expect) in [("kind", "Node"), ("name", "node1"), ("uid", "node1")] {
+        assert_eq!(event["regarding"][field], expect, "{event:#}");
+    }
+    let note = event["note"].as_str().unwrap();
+    let parts = ["1024", "--max-connections"];
+    assert!(parts.iter().all(|part| note.contains(part)), "{note}");
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use lb_agent::{
-    connections::Timeouts,
-    dataplane::{Tick, XdpModeOption},
+    connections::{Limits, Settings, Timeouts},
+    dataplane::{Dataplane, Options, TcModeOption, Tick, XdpModeOption},
 };
 use lb_common::{
     Connection, Life, State, Tuple,
@@ -266,4 +266,38 @@ fn a_frame_takes_as_many_as_it_has_room_for() {
     let answers = held.ask(ASSURED, &keys);
     assert_eq!(answers, vec![Some(State::Open); ROOM]);
     assert_eq!(held.elements(ASSURED), 0);
+}
+
+/// What finds no room among the assured can be evicted, and is not lost.
+#[test]
+fn a_smaller_table_takes_what_it_can() {
+    const ALL: u16 = 1500;
+    let mut held = held();
+    for number in 0..ALL {
+        let (key, connection) = held.connection(TCP, number, State::Open, 0);
+        held.enter(ASSURED, &key, &connection);
+    }
+    let limits = Limits {
+        assured: 1024,
+        ..Limits::default()
+    };
+    let mut smaller = Dataplane::open(&Options {
+        bpffs: held.rig.pins(),
+        xdp: XdpModeOption::Native,
+        tc: TcModeOption::Auto,
+        connections: Settings {
+            limits,
+            timeouts: Timeouts::default(),
+        },
+        trace_packets: false,
+    })
+    .unwrap();
+    smaller.forget_other_versions();
+    let census = smaller.connection_table().unwrap().count().unwrap();
+    let expect = (1024, u64::from(ALL) - 1024);
+    assert_eq!((census.assured, census.unassured), expect);
+    assert_eq!(held.held(SERVICE), 1024);
+    let pins = std::fs::read_dir(held.rig.pins().join("maps")).unwrap();
+    let names = pins.map(|pin| pin.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.starts_with("ASSURED_")).count(), 1);
 }
