@@ -203,6 +203,11 @@ pub(crate) fn may_return<P: Packet>(packet: &P, connection: &Connection) -> Step
     if at_egress != matches!(P::HOOK, Hook::TcEgress) {
         return Err(Verdict::OtherHook);
     }
+    // Once translated it looks like one through a frontend: TC is the last to
+    // see it.
+    if matches!(P::HOOK, Hook::Xdp) && connection.flags & Connection::DIRECT != 0 {
+        return Err(Verdict::Deferred);
+    }
     if matches!(P::HOOK, Hook::TcIngress)
         && services::is_elsewhere(connection.backend, connection.generation)
         && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
