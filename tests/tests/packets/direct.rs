@@ -4,7 +4,7 @@
 use std::{mem, net::SocketAddr, time::Duration};
 
 use lb_agent::dataplane::XdpModeOption;
-use lb_common::{Hook, State, Verdict};
+use lb_common::{Hook, State, Verdict, verdict::Class};
 use lb_tests::lab::{
     Family,
     Protocol::{self, Tcp, Udp},
@@ -15,7 +15,7 @@ use crate::{
     frame::{ACK, FIN, Frame, SYN},
     kinds, later,
     line::{ANSWERS, ASKS, INWARD, Line, NODE_OUT, POD_OUT, Packet, Way, place},
-    rig::{Rig, at},
+    rig::{Place, Rig, at},
 };
 
 const INWARD_TC: Way = Way {
@@ -88,6 +88,40 @@ fn both_work_at_the_same_time() {
     });
 }
 
+/// What the connection through the frontend has translated looks like a packet
+/// past it: the hooks that see it next know better.
+#[test]
+fn what_was_translated_is_left_alone_further_on() {
+    const fn forwarded(out: &'static str, origin: &'static str) -> Place {
+        Place {
+            origin: Some(origin),
+            ..at(Hook::TcEgress, out)
+        }
+    }
+    const BEHIND_XDP: [Place; 2] = [at(Hook::TcIngress, "up0"), forwarded("pod0", "up0")];
+    const TO_POD: [Place; 1] = [forwarded("pod0", "up0")];
+    const FROM_POD: [Place; 2] = [forwarded("up0", "pod0"), forwarded("pod1", "pod0")];
+    play(&Protocol::ALL, |both| {
+        both.turn();
+        let line = &mut both.line;
+        let places: &[Place] = match (line.way.request.hook, line.way.request.interface) {
+            (Hook::Xdp, _) => &BEHIND_XDP,
+            (Hook::TcIngress, "up0") => &TO_POD,
+            (Hook::TcIngress, _) => &FROM_POD,
+            (Hook::TcEgress, _) => &[],
+        };
+        for flags in [ACK, ACK | FIN] {
+            let frame = Frame::new(later(line.protocol, flags), line.seen, line.backend).bytes();
+            for &place in places {
+                let outcome = line.rig.run(place, &frame);
+                let what = format!("{}, {:?} at {place:?}", line.what, outcome.verdict);
+                assert_eq!(outcome.bytes, frame, "{what}");
+                assert_eq!(outcome.verdict.class(), Class::Untouched, "{what}");
+            }
+        }
+    });
+}
+
 /// It does not depend on a backend that the control path knows.
 #[test]
 fn it_outlives_the_backend() {
@@ -130,34 +164,41 @@ fn it_begins_anew_after_a_rest() {
     });
 }
 
-/// Once nothing else has the client's port, a new flow past the frontend is
-/// nobody's business, from its first packet to its last.
+/// Once nothing else has the client's port, a new flow past the frontend keeps
+/// it, from its first packet to its last.
 #[test]
-fn it_is_left_alone_once_it_is_alone() {
+fn it_is_as_it_was_once_it_is_alone() {
     play(&Protocol::ALL, |both| {
-        match both.line.protocol {
-            Tcp => {
+        for _ in 0..2 {
+            if both.line.protocol == Tcp {
                 both.line.exchange(GOODBYE);
-                both.turn();
-                both.line.exchange(GOODBYE);
-                both.turn();
             }
-            Udp => {
-                for _ in 0..2 {
-                    let key = both.line.forward_key();
-                    both.line.rig.tables.age(&key, Duration::from_secs(600));
-                    both.turn();
-                }
-            }
+            let key = both.line.forward_key();
+            both.line.rig.tables.age(&key, Duration::from_secs(600));
+            both.turn();
         }
         let line = &mut both.line;
         let transports = [first(line.protocol), later(line.protocol, ACK)];
         for transport in transports {
             let frame = Frame::new(transport, line.client, line.backend).bytes();
             let outcome = line.rig.run(line.way.request, &frame);
-            let what = format!("{}, {transport:?}", line.what);
-            assert_eq!(outcome.verdict, Verdict::NoFrontend, "{what}");
+            let what = format!("{}, {transport:?}, {:?}", line.what, outcome.verdict);
             assert_eq!(outcome.bytes, frame, "{what}");
         }
     });
+}
+
+/// A reply that XDP has translated would look to TC like one through the
+/// frontend.
+#[test]
+fn its_replies_to_the_node_wait_for_tc() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    for (family, protocol) in kinds() {
+        let both = Both::open(&mut rig, &NODE_OUT, family, protocol);
+        let line = both.line;
+        let frame = Frame::new(later(protocol, ACK), line.backend, line.seen).bytes();
+        let outcome = line.rig.run(at(Hook::Xdp, "up0"), &frame);
+        assert_eq!(outcome.verdict, Verdict::Deferred, "{}", line.what);
+        assert_eq!(outcome.bytes, frame, "{}", line.what);
+    }
 }
