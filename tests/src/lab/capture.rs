@@ -113,7 +113,7 @@ fn open(interface: &str) -> Result<Socket> {
     set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)?;
     socket.set_read_timeout(Some(POLL))?;
     let index = if_nametoindex(interface)?;
-    socket.bind(&link_address(index)?)?;
+    socket.bind(&link_address(index, libc::ETH_P_ALL as u16)?)?;
     Ok(socket)
 }
 
@@ -138,14 +138,15 @@ fn set_option(socket: &Socket, level: i32, name: i32, value: &i32) -> Result<()>
     Ok(())
 }
 
-fn link_address(index: u32) -> Result<SockAddr> {
+/// `protocol`: what is received, an EtherType.
+pub(crate) fn link_address(index: u32, protocol: u16) -> Result<SockAddr> {
     let index = i32::try_from(index)?;
     // SAFETY: sockaddr_ll fits into the storage, and its length is reported.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             let link = storage.cast::<libc::sockaddr_ll>();
             (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
-            (*link).sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            (*link).sll_protocol = protocol.to_be();
             (*link).sll_ifindex = index;
             *length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
             Ok(())

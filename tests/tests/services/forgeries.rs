@@ -1,18 +1,15 @@
 //! A pod with every right in its own namespace tries to get past the node.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    os::fd::AsRawFd,
     time::Duration,
 };
 
 use lb_tests::{
-    lab::{Family, Host, Netns, Pod, Protocol},
+    lab::{Family, Host, Injector, Netns, Pod, Protocol, mac},
     packet::frame::{Frame, Transport},
 };
 use serde_json::json;
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{
     site::{PORT, TARGET},
@@ -23,44 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sends frames out of the pod's `eth0`, whatever they claim.
 fn shout(pod: &Pod, node: &Host, frame: &mut Frame) {
-    let mac = |netns: &Netns, interface: &str| -> [u8; 6] {
-        let mut command = netns.command("ip").unwrap();
-        let output = command.args(["-br", "link", "show", interface]).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        let mac = text.split_whitespace().nth(2).unwrap().split(':');
-        let bytes: Vec<u8> = mac
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect();
-        bytes.try_into().unwrap()
-    };
-    frame.macs = [mac(&node.netns, &pod.interface), mac(&pod.netns, "eth0")];
-    let bytes = frame.bytes();
-    pod.netns
-        .run(|| {
-            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-            let index = nix::net::if_::if_nametoindex("eth0")?;
-            for _ in 0..5 {
-                socket.send_to(&bytes, &link_address(index))?;
-            }
-            io::Result::Ok(socket.as_raw_fd())
-        })
-        .unwrap();
-}
-
-fn link_address(index: u32) -> SockAddr {
-    // SAFETY: the storage is larger than the address, whose length is given.
-    unsafe {
-        SockAddr::try_init(|storage, length| {
-            let address = storage.cast::<libc::sockaddr_ll>();
-            (*address).sll_family = libc::AF_PACKET as u16;
-            (*address).sll_ifindex = index.cast_signed();
-            (*address).sll_halen = 6;
-            *length = size_of::<libc::sockaddr_ll>() as u32;
-            Ok(())
-        })
-    }
-    .unwrap()
-    .1
+    frame.macs = [
+        mac(&node.netns, &pod.interface).unwrap(),
+        mac(&pod.netns, "eth0").unwrap(),
+    ];
+    let injector = Injector::open(&pod.netns, "eth0").unwrap();
+    injector.send(&vec![frame.bytes(); 5]).unwrap();
 }
 
 fn run(netns: &Netns, program: &str, arguments: &[&str]) {
