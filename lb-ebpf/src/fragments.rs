@@ -8,7 +8,7 @@ use aya_ebpf::{
     btf_maps::{Array, LruHashMap},
     macros::btf_map,
 };
-use lb_common::{Fragment, FragmentKey, Hook, InterfaceKind, Tuple, Verdict, maps};
+use lb_common::{Address, Fragment, FragmentKey, Hook, InterfaceKind, Tuple, Verdict, maps};
 
 use crate::{
     atomic, clock,
@@ -124,8 +124,8 @@ pub(crate) fn remember<P: Packet>(
 #[inline(always)]
 pub(crate) fn without_connection<P: Packet>(packet: &P, headers: &Headers<'_>) -> Verdict {
     let (tuple, shape) = (headers.tuple, &headers.shape);
-    let is_ours = tuple.source_port != 0 && matches!(P::HOOK, Hook::TcIngress);
-    if !is_ours || !is_awaited(packet, tuple) {
+    let has_ports = tuple.source_port != 0;
+    if !has_ports || !matches!(P::HOOK, Hook::TcIngress) || !is_to_us(&tuple.destination) {
         return Verdict::Fragment;
     }
     if shape.is_later == Shape::LATER && packet.put_back().is_ok() {
@@ -169,13 +169,17 @@ fn look_up(key: &FragmentKey, tuple: &mut Tuple) -> bool {
 /// before it: the packet is put together at its destination.
 #[inline(always)]
 fn is_awaited<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
-    let is_owned = match P::HOOK {
-        Hook::TcEgress => false,
-        Hook::Xdp | Hook::TcIngress => interfaces::owner(&tuple.destination).is_some(),
-    };
-    is_owned
-        || interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
-        || services::is_cluster_ip(&tuple.destination)
+    let is_pods = interfaces::is_kind(packet.interface(), InterfaceKind::Pod);
+    is_pods
+        || match P::HOOK {
+            Hook::TcEgress => services::is_cluster_ip(&tuple.destination),
+            Hook::Xdp | Hook::TcIngress => is_to_us(&tuple.destination),
+        }
+}
+
+#[inline(always)]
+fn is_to_us(destination: &Address) -> bool {
+    interfaces::owner(destination).is_some() || services::is_cluster_ip(destination)
 }
 
 /// `false` if there is no room.
