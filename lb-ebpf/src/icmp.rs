@@ -27,6 +27,10 @@ pub trait Icmp {
     const PROTOCOL: u8;
     /// Type and code of a port unreachable.
     const UNREACHABLE: (u8, u8);
+    /// Time to live or hop limit exceeded in transit.
+    const TIME_EXCEEDED: (u8, u8);
+    /// Fragmentation needed, or packet too big.
+    const TOO_BIG: (u8, u8);
     /// Types of errors about a packet: it is quoted after the header.
     const ERRORS: [u8; 4];
     /// How much of a packet an error about it quotes, in bytes: with headers,
@@ -37,6 +41,8 @@ pub trait Icmp {
 impl Icmp for V4 {
     const PROTOCOL: u8 = 1;
     const UNREACHABLE: (u8, u8) = (3, 3);
+    const TIME_EXCEEDED: (u8, u8) = (11, 0);
+    const TOO_BIG: (u8, u8) = (3, 4);
     /// Unreachable, source quench, time exceeded, parameter problem. Not
     /// redirects: those are between neighbours.
     const ERRORS: [u8; 4] = [3, 4, 11, 12];
@@ -46,6 +52,8 @@ impl Icmp for V4 {
 impl Icmp for V6 {
     const PROTOCOL: u8 = 58;
     const UNREACHABLE: (u8, u8) = (1, 4);
+    const TIME_EXCEEDED: (u8, u8) = (3, 0);
+    const TOO_BIG: (u8, u8) = (2, 0);
     const ERRORS: [u8; 4] = [1, 2, 3, 4];
     const QUOTE: usize = Answer::SIZE - 40 - HEADER;
 }

@@ -10,6 +10,7 @@
 #![feature(asm_experimental_arch)]
 
 mod affinity;
+mod answer;
 mod atomic;
 mod claim;
 mod clock;
@@ -23,13 +24,15 @@ mod headers;
 mod holdings;
 mod icmp;
 mod interfaces;
+mod limit;
 mod networks;
 mod open;
 mod packet;
 mod pipeline;
 mod plan;
-mod refuse;
 mod relate;
+mod report;
+mod reset;
 mod rewrite;
 mod route;
 mod scratch;

@@ -17,7 +17,7 @@ use crate::{
     packet::{Outcome, Packet, Step},
     pipeline::{Found, send},
     plan::{plan_hairpin, plan_node, plan_through},
-    route::LOOPBACK,
+    route::{self, LOOPBACK},
     scratch::{self, Scratch, Work},
     services,
     track::follow,
@@ -127,7 +127,8 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     claim(packet, work)?;
     Ok(Found {
         verdict: Verdict::Opened,
-        routed: work.halves.one.path == Path::Route as u8,
+        routed: work.halves.one.path == Path::Route as u8
+            && route::fits_any::<P, F>(packet, headers)?,
     })
 }
 

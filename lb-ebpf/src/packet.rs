@@ -81,9 +81,9 @@ pub trait Packet {
     /// Bytes of the whole frame, whether they can be read directly or not.
     fn length(&self) -> u32;
 
-    /// Whether it will be cut into packets later (GSO), so that its headers say
-    /// nothing of its length.
-    fn is_to_be_cut(&self) -> bool;
+    /// How many bytes of data each of the packets has that it will be cut into
+    /// later (GSO), so that its headers say nothing of its length; else 0.
+    fn segment(&self) -> u32;
 
     /// Makes the frame this long, from its end.
     fn resize(&self, length: u32) -> Step<()>;
@@ -150,7 +150,7 @@ pub(crate) fn at<T>(packet: &impl Packet, offset: usize) -> Step<*mut T> {
 #[inline(always)]
 pub(crate) fn end<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<usize> {
     let length = packet.length() as usize;
-    if packet.is_to_be_cut() {
+    if packet.segment() != 0 {
         return Ok(length);
     }
     let end = offset + F::length(packet, offset)?;

@@ -139,7 +139,8 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
             routed: false,
         };
         let headers = Headers { tuple, shape };
-        return send::<P, F>(packet, &headers, connection, found);
+        let outcome = settle::<P>(send::<P, F>(packet, &headers, connection, found));
+        return Ok(tell::<P, F>(packet, outcome));
     }
     Ok(hand_on::<P, F>(packet, scratch.work.found))
 }
@@ -154,15 +155,23 @@ fn hand_on<P: Subprograms, F: Family>(packet: &P, found: Option<Table>) -> Outco
     if found.is_some() && outcome.verdict() == OPENED {
         outcome = packet.open::<F>();
     }
-    if outcome.verdict() == REJECTED {
-        outcome = packet.refuse::<F>();
+    tell::<P, F>(packet, outcome)
+}
+
+/// Tells the sender why the packet, which is as it came, goes no further.
+#[inline(always)]
+fn tell<P: Subprograms, F: Family>(packet: &P, outcome: Outcome) -> Outcome {
+    match outcome.verdict() {
+        why @ (REJECTED | TIME_EXCEEDED | TOO_BIG) => packet.answer::<F>(why),
+        _ => outcome,
     }
-    outcome
 }
 
 /// Said by a subprogram that leaves the packet to the next one.
 const OPENED: u32 = Verdict::Opened as u32;
 const REJECTED: u32 = Verdict::Rejected as u32;
+const TIME_EXCEEDED: u32 = Verdict::TimeExceeded as u32;
+const TOO_BIG: u32 = Verdict::TooBig as u32;
 
 /// Whether a plain packet changes nothing about the connection.
 #[inline(always)]
@@ -297,8 +306,8 @@ fn send_on<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<Outcome> {
         return Ok(Outcome::new(Verdict::Passing, action));
     }
     let route = &mut work.route;
-    match route::lookup::<F>(packet.context(), LOOPBACK, tuple, route) {
-        Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
+    match route::lookup::<F>(packet.context(), LOOPBACK, tuple, 0, route) {
+        Answer::NotForwarded | Answer::Prohibited | Answer::TooBig => Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {
             let action = packet.transmit(route)?;
             Ok(Outcome::new(Verdict::Passing, action))
@@ -320,8 +329,10 @@ fn look_up_route<P: Packet, F: Family>(
     let Work {
         route, resolved, ..
     } = &mut scratch::get()?.work;
-    match route::lookup::<F>(packet.context(), from, translated, route) {
+    let length = route::length::<P, F>(packet, headers)?;
+    match route::lookup::<F>(packet.context(), from, translated, length, route) {
         Answer::NotForwarded | Answer::Prohibited => Err(Verdict::NoRoute),
+        Answer::TooBig => Err(Verdict::TooBig),
         answer => {
             *resolved = matches!(answer, Answer::Resolved);
             sendable(packet, headers, &answer, route)

@@ -40,13 +40,14 @@ pub(crate) fn plan_through<P: Packet, F: Family>(
         packet.context(),
         packet.interface(),
         &forward.translated,
+        0,
         route,
     );
     match answer {
         Answer::NotForwarded if interfaces::owner(&forward.translated.destination).is_some() => {
             return Ok(());
         }
-        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
+        Answer::NotForwarded | Answer::Prohibited | Answer::TooBig => return Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {}
     }
     if !masquerade && interfaces::is_kind(route.interface, InterfaceKind::Pod) {
@@ -81,10 +82,11 @@ pub(crate) fn plan_node<P: Packet, F: Family>(
         }
         return Ok(());
     }
-    *resolved = match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, route) {
+    *resolved = match route::lookup::<F>(packet.context(), LOOPBACK, &forward.translated, 0, route)
+    {
         Answer::Resolved => true,
         Answer::Unresolved => false,
-        Answer::NotForwarded | Answer::Prohibited => return Err(Verdict::NoRoute),
+        Answer::NotForwarded | Answer::Prohibited | Answer::TooBig => return Err(Verdict::NoRoute),
     };
     // Nor is a frontend's address one to answer, even if this node has it.
     if key.source.is_loopback()

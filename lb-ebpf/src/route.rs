@@ -13,8 +13,8 @@ use lb_common::{Hook, Tuple, Verdict};
 
 use crate::{
     family::Family,
-    headers::{ETHERNET, Headers},
-    packet::{Packet, Step},
+    headers::{ETHERNET, Headers, Shape, TCP, UDP},
+    packet::{Packet, Step, at},
 };
 
 pub(crate) const LOOPBACK: u32 = 1;
@@ -29,6 +29,7 @@ pub struct Route {
     protocol: u8,
     source_port: u16,
     destination_port: u16,
+    /// In: length of the IP packet, or 0. Out: the path's MTU.
     length: u16,
     /// In: where the packet came in. Out: where it leaves.
     pub(crate) interface: u32,
@@ -43,28 +44,41 @@ pub struct Route {
 
 const _: () = assert!(size_of::<Route>() == 64);
 
+impl Route {
+    /// How long an IP packet may be, if one was [`Answer::TooBig`].
+    #[inline(always)]
+    pub(crate) const fn mtu(&self) -> u32 {
+        self.length as u32
+    }
+}
+
 pub(crate) enum Answer {
     /// The link-layer addresses are filled in.
     Resolved,
     /// The next hop's link-layer address is not known yet.
     Unresolved,
+    /// The path takes no IP packet of this length.
+    TooBig,
     /// To this node itself, or nowhere that forwarding knows of.
     NotForwarded,
     /// The routing table says no.
     Prohibited,
 }
 
-/// How packets of `tuple` that came in by `interface` leave.
+/// How packets of `tuple` that came in by `interface` leave; `length` is that
+/// of the IP packet in bytes, or 0 for any.
 #[inline(always)]
 pub(crate) fn lookup<F: Family>(
     context: *mut core::ffi::c_void,
     interface: u32,
     tuple: &Tuple,
+    length: u16,
     route: &mut Route,
 ) -> Answer {
     *route = Route {
         family: F::NUMBER,
         protocol: tuple.protocol,
+        length,
         interface,
         ..Route::default()
     };
@@ -80,6 +94,7 @@ pub(crate) fn lookup<F: Family>(
     };
     match answer as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => Answer::Resolved,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED if length != 0 => Answer::TooBig,
         // TC asks for the packet at hand, which is longer than that path takes.
         BPF_FIB_LKUP_RET_NO_NEIGH | BPF_FIB_LKUP_RET_FRAG_NEEDED => Answer::Unresolved,
         BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => {
@@ -87,6 +102,39 @@ pub(crate) fn lookup<F: Family>(
         }
         _ => Answer::NotForwarded,
     }
+}
+
+/// Length in bytes of the IP packet, or of those that it will be cut into; 0 if
+/// they have many.
+#[inline(always)]
+pub(crate) fn length<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>) -> Step<u16> {
+    let Shape {
+        network, transport, ..
+    } = headers.shape.checked();
+    let segment = packet.segment();
+    if segment == 0 {
+        let length = F::length(packet, network as usize)?;
+        return Ok(length.min(u16::MAX.into()) as u16);
+    }
+    let header = match headers.tuple.protocol {
+        TCP => {
+            // SAFETY: `at` has checked the bounds.
+            let [.., offset] = unsafe { *at::<[u8; 13]>(packet, transport as usize)? };
+            u32::from(offset >> 4) * 4
+        }
+        UDP => 8,
+        _ => return Ok(0),
+    };
+    Ok((transport - network + header + segment) as u16)
+}
+
+/// Whether the packet is short enough for any path.
+#[inline(always)]
+pub(crate) fn fits_any<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>) -> Step<bool> {
+    /// What any host takes (RFC 791, section 3.1).
+    const LEAST: u16 = 576;
+
+    Ok(length::<P, F>(packet, headers)? <= LEAST)
 }
 
 /// XDP sends plain frames to known neighbours; the rest is for TC.

@@ -8,12 +8,12 @@ use aya_ebpf::{
 };
 
 use crate::{
+    answer::answer,
     closer::look_closer,
     family::{Family, V4, V6},
     open::open,
     packet::{Outcome, Packet},
     pipeline::settle,
-    refuse::refuse,
     relate::relate,
     tc::{Egress, Ingress, Tc},
     track::track,
@@ -30,8 +30,9 @@ pub trait Subprograms: Packet {
     /// [`lb_common::Verdict::Rejected`].
     fn open<F: Family>(&self) -> Outcome;
 
-    /// Answers the packet in the scratch, which nobody serves.
-    fn refuse<F: Family>(&self) -> Outcome;
+    /// Answers the packet in the scratch, which is as it came. `why` is a
+    /// verdict: nobody serves it, or it can go no further.
+    fn answer<F: Family>(&self, why: u32) -> Outcome;
 
     /// Handles a packet that is more than a network and a transport header.
     fn look_closer<F: Family>(&self, network: u32) -> Outcome;
@@ -76,21 +77,21 @@ macro_rules! subprograms {
 subprograms!(Xdp, xdp_md, |context| Xdp::new(XdpContext::new(context)),
     track() = lb_xdp_track_v4, lb_xdp_track_v6;
     open() = lb_xdp_open_v4, lb_xdp_open_v6;
-    refuse() = lb_xdp_refuse_v4, lb_xdp_refuse_v6;
+    answer(why) = lb_xdp_answer_v4, lb_xdp_answer_v6;
     look_closer(network) = lb_xdp_look_closer_v4, lb_xdp_look_closer_v6;
     relate(network) = lb_xdp_relate_v4, lb_xdp_relate_v6;
 );
 subprograms!(Tc<Ingress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
     track() = lb_ingress_track_v4, lb_ingress_track_v6;
     open() = lb_ingress_open_v4, lb_ingress_open_v6;
-    refuse() = lb_ingress_refuse_v4, lb_ingress_refuse_v6;
+    answer(why) = lb_ingress_answer_v4, lb_ingress_answer_v6;
     look_closer(network) = lb_ingress_look_closer_v4, lb_ingress_look_closer_v6;
     relate(network) = lb_ingress_relate_v4, lb_ingress_relate_v6;
 );
 subprograms!(Tc<Egress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
     track() = lb_egress_track_v4, lb_egress_track_v6;
     open() = lb_egress_open_v4, lb_egress_open_v6;
-    refuse() = lb_egress_refuse_v4, lb_egress_refuse_v6;
+    answer(why) = lb_egress_answer_v4, lb_egress_answer_v6;
     look_closer(network) = lb_egress_look_closer_v4, lb_egress_look_closer_v6;
     relate(network) = lb_egress_relate_v4, lb_egress_relate_v6;
 );

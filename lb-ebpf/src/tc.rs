@@ -242,9 +242,9 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
-    fn is_to_be_cut(&self) -> bool {
+    fn segment(&self) -> u32 {
         // SAFETY: the context is the program's own.
-        unsafe { (*self.skb()).gso_size != 0 }
+        unsafe { (*self.skb()).gso_size }
     }
 
     #[inline(always)]

@@ -117,8 +117,8 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn is_to_be_cut(&self) -> bool {
-        false
+    fn segment(&self) -> u32 {
+        0
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! What the sender of a frame is told when nobody serves it, built from scratch
 //! with checksums of its own making.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::frame::{ACK, Frame, RST, Transport, checksum, octets};
 
@@ -23,7 +23,13 @@ pub enum Content {
         acknowledgment: u32,
     },
     /// An ICMP or ICMPv6 error about a packet.
-    Error { kind: u8, code: u8, quote: Vec<u8> },
+    Error {
+        kind: u8,
+        code: u8,
+        /// What follows the checksum: an MTU, or zero.
+        rest: u32,
+        quote: Vec<u8>,
+    },
 }
 
 impl Answer {
@@ -40,6 +46,17 @@ impl Answer {
             source: asked.destination,
             destination: asked.source,
             content,
+        }
+    }
+
+    /// An error of this type and code, from a router.
+    #[must_use]
+    pub fn error(asked: &Frame, router: IpAddr, kind: (u8, u8), rest: u32) -> Self {
+        Self {
+            asked: asked.clone(),
+            source: SocketAddr::new(router, 0),
+            destination: asked.source,
+            content: error(asked, kind, rest),
         }
     }
 
@@ -95,8 +112,14 @@ impl Answer {
                 body.resize(body.len() + self.asked.options, 0);
                 (body, 16, true)
             }
-            Content::Error { kind, code, quote } => {
-                let mut body = vec![*kind, *code, 0, 0, 0, 0, 0, 0];
+            Content::Error {
+                kind,
+                code,
+                rest,
+                quote,
+            } => {
+                let mut body = vec![*kind, *code, 0, 0];
+                body.extend(rest.to_be_bytes());
                 body.extend(quote);
                 (body, 2, self.source.is_ipv6())
             }
@@ -137,15 +160,22 @@ fn reset(asked: &Frame) -> Content {
 }
 
 fn unreachable(asked: &Frame) -> Content {
-    let packet = &asked.bytes()[asked.network()..];
-    let (kind, code, limit) = match asked.source {
-        SocketAddr::V4(_) => (3, 3, 548),
-        SocketAddr::V6(_) => (1, 4, 1232),
+    let kind = if asked.source.is_ipv4() {
+        (3, 3)
+    } else {
+        (1, 4)
     };
+    error(asked, kind, 0)
+}
+
+fn error(asked: &Frame, (kind, code): (u8, u8), rest: u32) -> Content {
+    let packet = &asked.bytes()[asked.network()..];
+    let limit = if asked.source.is_ipv4() { 548 } else { 1232 };
     let quoted = packet.len().min(limit) & !3;
     Content::Error {
         kind,
         code,
+        rest,
         quote: packet[..quoted].to_vec(),
     }
 }
