@@ -12,6 +12,7 @@ use crate::{
 pub trait Family: Icmp {
     /// `AF_INET` or `AF_INET6`.
     const NUMBER: u8;
+    const VERSION: u8;
     /// Index into arrays with an element for each family.
     const INDEX: usize;
     /// Whether the header has a checksum of its own.
@@ -44,6 +45,9 @@ pub trait Family: Icmp {
 
     /// Counts one hop.
     fn hop(packet: &impl Packet, offset: usize) -> Step<()>;
+
+    /// Gives the packet as many hops as a new one has.
+    fn renew(packet: &impl Packet, offset: usize) -> Step<()>;
 
     /// Puts the addresses where a route lookup wants them.
     fn ask(route: &mut Route, source: &Address, destination: &Address);
@@ -150,6 +154,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 
 impl Family for V4 {
     const NUMBER: u8 = 2;
+    const VERSION: u8 = 4;
     const INDEX: usize = 0;
     const HAS_CHECKSUM: bool = true;
     const HEADER: usize = size_of::<Ipv4Header>();
@@ -274,6 +279,17 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn renew(packet: &impl Packet, offset: usize) -> Step<()> {
+        // SAFETY: `at` has checked the bounds.
+        let header = unsafe { &mut *at::<Ipv4Header>(packet, offset)? };
+        let [old, new] =
+            [header.time_to_live, HOPS].map(|hops| u16::from_ne_bytes([hops, header.protocol]));
+        header.checksum = Delta::new().word(old, new).apply(header.checksum);
+        header.time_to_live = HOPS;
+        Ok(())
+    }
+
+    #[inline(always)]
     fn ask(route: &mut Route, source: &Address, destination: &Address) {
         route.source[0] = source.words[3];
         route.destination[0] = destination.words[3];
@@ -292,6 +308,7 @@ impl Family for V4 {
 
 impl Family for V6 {
     const NUMBER: u8 = 10;
+    const VERSION: u8 = 6;
     const INDEX: usize = 1;
     const HAS_CHECKSUM: bool = false;
     const HEADER: usize = size_of::<Ipv6Header>();
@@ -415,6 +432,13 @@ impl Family for V6 {
             return Err(Verdict::TimeExceeded);
         }
         header.hop_limit -= 1;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn renew(packet: &impl Packet, offset: usize) -> Step<()> {
+        // SAFETY: `at` has checked the bounds.
+        unsafe { (*at::<Ipv6Header>(packet, offset)?).hop_limit = HOPS };
         Ok(())
     }
 

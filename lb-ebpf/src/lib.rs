@@ -18,6 +18,7 @@ mod closer;
 mod collect;
 mod connections;
 mod counters;
+mod echo;
 mod family;
 mod fragments;
 mod headers;

@@ -254,7 +254,7 @@ fn reject_service<P: Packet, F: Family>(packet: &P, tuple: &Tuple) -> Verdict {
 
 /// Whether the packet is between two other machines.
 #[inline(always)]
-fn is_overheard<P: Packet>(packet: &P) -> bool {
+pub(crate) fn is_overheard<P: Packet>(packet: &P) -> bool {
     if matches!(P::HOOK, Hook::TcEgress) {
         return false;
     }

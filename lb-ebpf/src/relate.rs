@@ -5,6 +5,7 @@ use lb_common::{Connection, Hook, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     connections,
+    echo::echo,
     family::{Family, Part},
     headers::{Headers, SCTP, Shape, TCP, UDP, checked_network, checked_offset},
     icmp,
@@ -42,6 +43,9 @@ pub(crate) fn relate<P: Subprograms, F: Family>(packet: &P, network: u32) -> Ste
     let message = header.next;
     // SAFETY: `at` has checked the bounds.
     let [kind, ..] = unsafe { *at::<[u8; icmp::HEADER]>(packet, message)? };
+    if kind == F::ECHO_REQUEST {
+        return echo::<P, F>(packet, network, message, tuple, &mut error.translated);
+    }
     let [a, b, c, d] = F::ERRORS;
     if kind != a && kind != b && kind != c && kind != d {
         return Err(Verdict::OtherProtocol);

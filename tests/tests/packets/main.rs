@@ -17,6 +17,7 @@ mod halves;
 mod headers;
 mod headers_lengths;
 mod icmp;
+mod icmp_echo;
 mod icmp_told;
 mod icmp_untouched;
 mod lifecycle;

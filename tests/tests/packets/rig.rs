@@ -11,7 +11,8 @@ use std::{
 use aya::maps::HashMap;
 use lb_agent::{
     compile::{
-        Backend, Frontend, FrontendKind, Port, PortId, Set, endpoint_frontends, frontend_key,
+        Backend, Frontend, FrontendKind, Port, PortId, Set, echo_key, endpoint_frontends,
+        frontend_key,
     },
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
@@ -159,14 +160,24 @@ impl Rig {
 
     /// Makes the address a clusterIP, whatever ports it has.
     pub(crate) fn serve_address(&mut self, address: IpAddr) {
+        let key = FrontendKey::any_port(Address::from(address));
+        self.enter(address, key, FrontendKind::AnyPort);
+    }
+
+    /// Makes the address answer echo requests.
+    pub(crate) fn answer_echo(&mut self, address: IpAddr) {
+        self.enter(address, echo_key(address), FrontendKind::Echo);
+    }
+
+    /// Enters a frontend without backends.
+    fn enter(&mut self, address: IpAddr, key: FrontendKey, kind: FrontendKind) {
         let frontend = Frontend {
-            kind: FrontendKind::AnyPort,
+            kind,
             inside: Set::Nobody,
             outside: Set::Nobody,
             restricted: false,
             masquerade: false,
         };
-        let key = FrontendKey::any_port(Address::from(address));
         self.apply(Port {
             id: PortId {
                 service: ObjectName::new("default", address.to_string()),
