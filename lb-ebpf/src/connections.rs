@@ -200,7 +200,7 @@ fn restore(halves: &mut Halves, now: u32) -> bool {
     if partner(Table::Unassured, halves).is_some() {
         return true;
     }
-    if ASSURED.get_ptr_mut(&halves.other_key).is_some() {
+    if pointer(Table::Assured, &halves.other_key).is_some() {
         return false;
     }
     halves.other.life = match halves.is_reply() {

@@ -145,7 +145,12 @@ fn only_a_right_port_unreachable_is_an_answer() {
         for (kind, code, quote, expect) in table {
             let quote = quote.to_vec();
             let answer = Answer {
-                content: Content::Error { kind, code, quote },
+                content: Content::Error {
+                    kind,
+                    code,
+                    rest: 0,
+                    quote,
+                },
                 ..Answer::to(&sent)
             };
             let found = judged(&sent, UPLINK, XDP_TX, answer.bytes(true));

@@ -101,7 +101,7 @@ impl Maps {
 impl Tables for Maps {
     fn delete_frontend(&mut self, key: &FrontendKey) -> Result<(), TableError> {
         let gone = self.frontends.remove(key);
-        if !gone.is_some_and(|frontend| frontend.flags & Frontend::ENDPOINT != 0) {
+        if gone.is_none_or(|frontend| frontend.flags & Frontend::ENDPOINT == 0) {
             self.writes.push(format!("delete {}", readable(key)));
         }
         Ok(())
