@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::{
     model::{Change, Way},
     place::PLACES,
-    sequence::{Content, Piece, Sequence, Step, Talk, What, Where},
+    sequence::{Content, Fault, Piece, Sequence, Step, Talk, What, Where},
     world::{BALANCER, PROTOCOLS, SCTP, TCP, UDP, UNUSED, VIP, World},
 };
 use crate::{
@@ -192,7 +192,8 @@ fn step(rng: &mut Rng, talks: &[Talk]) -> Step {
     let (place, what) = match rng.u8(..) {
         0..125 => (Where::Entrance, What::Request(content(rng, talk, SYN))),
         125..210 => (Where::Next, What::Reply(content(rng, talk, SYN | ACK))),
-        210..241 => (Where::Next, What::Onward),
+        210..228 => (Where::Next, What::Onward),
+        228..241 => (Where::Next, What::Error(fault(rng, talk))),
         241..243 => (
             Where::Next,
             What::Evict(one(rng, &[Way::Forward, Way::Reply])),
@@ -254,6 +255,24 @@ fn content(rng: &mut Rng, talk: &Talk, opens: u8) -> Content {
                 246..254 => rng.usize(..1460),
                 _ => rng.usize(1400..3000),
             },
+    }
+}
+
+/// Errors that are translated, seldom another one.
+fn fault(rng: &mut Rng, talk: &Talk) -> Fault {
+    let kinds: [u8; 4] = match talk.client.is_ipv4() {
+        true => [3, 3, 11, 12],
+        false => [1, 2, 3, 4],
+    };
+    Fault {
+        kind: match rng.u8(..) {
+            0..240 => one(rng, &kinds),
+            _ => rng.u8(..),
+        },
+        code: rng.u8(..5),
+        hops: if rng.u8(..) < 8 { 1 } else { 64 },
+        is_by_router: rng.bool(),
+        quote: one(rng, &[28, 36, 48, 60, 68, 90, 548, 1232]),
     }
 }
 

@@ -1,17 +1,22 @@
 //! Frames, made of a step and what came out before it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::Hook;
 
 use super::{
-    model::{Edge, Model, Way, is_cut_part, parse},
-    sequence::{Content, Made, Sequence, Step, Talk, What, Where},
+    model::{Edge, Model, Way, parse, quoted},
+    sequence::{Content, Fault, Made, Sequence, Step, Talk, What, Where},
 };
+use crate::lab::{Family, Pair};
 use crate::packet::{
-    Place, at, fragments,
-    frame::{Frame, NODE_MAC},
+    Icmp, Place, at, fragments,
+    frame::{CLIENT_MAC, Frame, NODE_MAC},
+    wiring::outer,
 };
+
+/// Somewhere on the way to the backends.
+const ROUTER: Pair = outer(0, 2);
 
 /// What the next frames of a talk are made of.
 #[derive(Clone, Default)]
@@ -36,6 +41,10 @@ pub(crate) fn make(
             let (from, to) = answering(talk, trace);
             cut(&frame(talk, content, from, to), content)
         }
+        What::Error(fault) => {
+            let (_, bytes, _) = trace.last.as_ref()?;
+            error(bytes, fault)?
+        }
         What::Onward => {
             let (_, bytes, _) = trace.last.as_ref()?;
             made_of(bytes.clone())
@@ -49,15 +58,14 @@ pub(crate) fn make(
         Where::Entrance => talk.entrance,
         Where::Next => match &step.what {
             What::Onward => next(trace)?,
+            What::Error(_) => error_place(sequence, talk, &made, model),
             _ => reply_place(sequence, talk, &made, model),
         },
     };
     for edit in &step.edits {
         made.edit(edit);
     }
-    // Nothing is specified for it, and no stack takes it.
-    let is_specified = !is_cut_part(&made.bytes);
-    (is_specified && is_runnable(place, &made.bytes)).then_some((place, made.bytes))
+    is_runnable(place, &made.bytes).then_some((place, made.bytes))
 }
 
 fn frame(talk: &Talk, content: &Content, source: SocketAddr, destination: SocketAddr) -> Frame {
@@ -69,6 +77,34 @@ fn frame(talk: &Talk, content: &Content, source: SocketAddr, destination: Socket
     frame.hops = content.hops;
     frame.payload = (0..content.payload).map(|index| index as u8).collect();
     frame
+}
+
+/// The error that the packet's destination, or a router, tells its sender.
+fn error(about: &[u8], fault: &Fault) -> Option<Made> {
+    let parsed = parse(about).ok()?;
+    let (from, to) = (parsed.flow.destination.ip(), parsed.flow.source.ip());
+    let mut quote = about[parsed.network..].to_vec();
+    quote.truncate(fault.quote);
+    let error = Icmp {
+        macs: [NODE_MAC, CLIENT_MAC],
+        tags: Vec::new(),
+        hops: fault.hops,
+        source: match fault.is_by_router {
+            true => ROUTER.get(Family::of(from)),
+            false => from,
+        },
+        destination: to,
+        kind: fault.kind,
+        code: fault.code,
+        // An MTU, where the error has one.
+        rest: [0, 0, 5, 0],
+        body: quote,
+    };
+    Some(Made {
+        bytes: error.bytes(),
+        network: 14,
+        transport: if from.is_ipv4() { 34 } else { 54 },
+    })
 }
 
 /// The frame, or the part of it that is to be sent.
@@ -129,7 +165,10 @@ fn reply_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>)
     if is_at_egress {
         return at(Hook::TcEgress, talk.entrance.interface);
     }
-    let from = flow.map(|flow| flow.source.ip());
+    from_outside(sequence, flow.map(|flow| flow.source.ip()))
+}
+
+fn from_outside(sequence: &Sequence, from: Option<IpAddr>) -> Place {
     let interface = from.map_or("up0", home);
     match sequence.has_xdp && interface.starts_with("up") {
         true => at(Hook::Xdp, interface),
@@ -137,8 +176,22 @@ fn reply_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>)
     }
 }
 
+/// Where an error comes by: where replies do, or where the client's packets do.
+fn error_place(sequence: &Sequence, talk: &Talk, made: &Made, model: &Model<'_>) -> Place {
+    let end = made.bytes.len();
+    let quote = quoted(&made.bytes, made.transport + 8, end, talk.client.is_ipv4());
+    let key = quote.ok().map(|quote| quote.flow.reverse());
+    match key.as_ref().and_then(|key| model.connection(key)) {
+        Some((_, Way::Forward)) => talk.entrance,
+        Some((known, Way::Reply)) if known.edge == Edge::Egress => {
+            at(Hook::TcEgress, talk.entrance.interface)
+        }
+        _ => from_outside(sequence, key.map(|key| key.source.ip())),
+    }
+}
+
 /// Interface behind which an address is.
-fn home(address: std::net::IpAddr) -> &'static str {
+fn home(address: IpAddr) -> &'static str {
     use crate::packet::wiring::{CLIENT1, POD, POD1, REMOTE1};
     match address {
         _ if POD.contains(address) => "pod0",

@@ -205,7 +205,9 @@ impl<'a> Player<'a> {
                     self.node.evict(&flow)?;
                 }
             }
-            What::Request(_) | What::Reply(_) | What::Onward | What::Raw(_) => return Ok(false),
+            What::Request(_) | What::Reply(_) | What::Error(_) | What::Onward | What::Raw(_) => {
+                return Ok(false);
+            }
         }
         Ok(true)
     }

@@ -63,6 +63,8 @@ pub(crate) enum What {
     Request(Content),
     /// To what came out for the client's last packet.
     Reply(Content),
+    /// An ICMP error about what came out last, or what went in.
+    Error(Fault),
     /// What came out last, once more.
     Onward,
     Raw(Vec<u8>),
@@ -98,6 +100,18 @@ pub(crate) struct Piece {
     pub(crate) size: usize,
     /// Which one, by a number that wraps around.
     pub(crate) number: usize,
+}
+
+/// An ICMP error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    pub(crate) hops: u8,
+    /// From a router, not from where the packet was sent to.
+    pub(crate) is_by_router: bool,
+    /// How much is quoted, in bytes.
+    pub(crate) quote: usize,
 }
 
 /// What an offset counts from.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::parse::{Parsed, Part};
+use crate::fuzz::flow::Flow;
 
 /// Of one packet, in bytes for each and in number.
 const LONGEST: usize = 2048;
@@ -11,13 +12,16 @@ const MOST: usize = 4;
 /// Ports are remembered for as long, in seconds.
 const LIFETIME: u64 = 30;
 
+/// What IPv6 has in place of the protocol, which later parts do not say.
+const IPV6_FRAGMENT: u8 = 44;
+
 /// Source, destination, number, protocol.
 pub(crate) type Key = (IpAddr, IpAddr, u32, u8);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fragments {
-    /// And when they were heard of.
-    ports: BTreeMap<Key, ([u16; 2], u64)>,
+    /// Flows, and when they were heard of.
+    known: BTreeMap<Key, (Flow, u64)>,
     held: Vec<(Key, Vec<u8>)>,
 }
 
@@ -33,20 +37,23 @@ pub(crate) enum Room {
 pub(crate) fn key(parsed: &Parsed) -> Key {
     let flow = &parsed.flow;
     let ends = (flow.source.ip(), flow.destination.ip());
-    (ends.0, ends.1, parsed.id, flow.protocol)
+    let protocol = match flow.source.is_ipv4() {
+        true => flow.protocol,
+        false => IPV6_FRAGMENT,
+    };
+    (ends.0, ends.1, parsed.id, protocol)
 }
 
 impl Fragments {
     pub(crate) fn remember(&mut self, parsed: &Parsed, now: u64) {
         debug_assert_eq!(parsed.part, Part::First);
-        let ports = [parsed.flow.source.port(), parsed.flow.destination.port()];
-        self.ports.insert(key(parsed), (ports, now));
+        self.known.insert(key(parsed), (parsed.flow, now));
     }
 
-    /// Ports of the packet, and for how many seconds they have been known.
-    pub(crate) fn recall(&self, key: &Key, now: u64) -> Option<([u16; 2], u64)> {
-        let (ports, since) = self.ports.get(key)?;
-        Some((*ports, now - since))
+    /// The packet's flow, and for how many seconds it has been known.
+    pub(crate) fn recall(&self, key: &Key, now: u64) -> Option<(Flow, u64)> {
+        let (flow, since) = self.known.get(key)?;
+        Some((*flow, now - since))
     }
 
     pub(crate) fn is_old(age: u64) -> bool {
@@ -88,7 +95,7 @@ impl Fragments {
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.ports.keys()
+        self.known.keys()
     }
 
     /// Whether any part waits.

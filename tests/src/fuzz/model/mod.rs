@@ -12,6 +12,7 @@ mod parse;
 mod parts;
 mod plan;
 mod refuse;
+mod relate;
 mod rewrite;
 mod routes;
 mod send;
@@ -35,7 +36,7 @@ pub(crate) use self::{
     connections::{Connection, Edge, Way},
     endpoints::{Change, Endpoint, Life},
     fragments::Key,
-    parse::{is_cut_part, parse},
+    parse::{parse, quoted},
 };
 use super::{
     flow::Flow,

@@ -1,11 +1,13 @@
 //! Packets in parts: how they find what their first part says.
 
+use std::net::IpAddr;
+
 use lb_common::{Hook, Verdict};
 
 use super::{
     Model, Seen, Step,
     connections::Way,
-    fragments::{self, Fragments, Room},
+    fragments::{self, Fragments, Key, Room},
     is_pod,
     parse::{Parsed, Part},
     plan::Opening,
@@ -28,7 +30,7 @@ impl Model<'_> {
         let known = match parsed.part {
             Part::Whole => Ok(None),
             Part::First => self.remember(place, frame, &parsed),
-            Part::Later => self.recall(place, frame, &mut parsed, seen).map(|()| None),
+            Part::Later => self.recall(place, frame, &mut parsed, seen),
         };
         let at = Opening {
             place,
@@ -36,6 +38,9 @@ impl Model<'_> {
             parsed: &parsed,
             has_xdp: self.has_xdp,
         };
+        if parsed.part == Part::Whole && parsed.is_message() {
+            return Ok(self.relate(&at));
+        }
         match known {
             Err(verdict) => Ok(Err(verdict)),
             Ok(Some(outcome)) => Ok(Ok(outcome)),
@@ -53,16 +58,30 @@ impl Model<'_> {
             return Err(Verdict::Deferred);
         }
         self.fragments.remember(parsed, self.now);
-        if !is_waiting {
-            return Ok(None);
+        match (self.release(place, frame, &key), parsed.flaw) {
+            (None, Some(flaw)) => Err(flaw),
+            (outcome, _) => Ok(outcome),
+        }
+    }
+
+    /// Sends parts that wait to the same place again, after this one.
+    fn release(&mut self, place: Place, frame: &[u8], key: &Key) -> Option<Outcome> {
+        if place.hook == Hook::Xdp || !self.fragments.is_waiting(key) {
+            return None;
         }
         self.again = vec![frame.to_vec()];
-        self.again.extend(self.fragments.release(&key));
-        Ok(Some(Outcome {
+        self.again.extend(self.fragments.release(key));
+        Some(Outcome {
             verdict: Verdict::Passing,
             action: TC_DROP,
             bytes: Vec::new(),
-        }))
+        })
+    }
+
+    /// Whether nobody needs the part before the first one.
+    fn is_awaited(&self, place: Place, to: IpAddr) -> bool {
+        let is_owned = place.hook != Hook::TcEgress && owner(to).is_some();
+        is_owned || is_pod(place.interface) || self.world.cluster_ips.contains(&to)
     }
 
     /// Gives a later part its ports; without them it waits, if it may.
@@ -72,14 +91,13 @@ impl Model<'_> {
         frame: &[u8],
         parsed: &mut Parsed,
         seen: &Seen<'_>,
-    ) -> Step<()> {
+    ) -> Step<Option<Outcome>> {
         let key = fragments::key(parsed);
-        if let Some((ports, age)) = self.fragments.recall(&key, self.now) {
+        if let Some((flow, age)) = self.fragments.recall(&key, self.now) {
             self.is_unsure |= Fragments::is_on_edge(age);
             if !Fragments::is_old(age) {
-                parsed.flow.source.set_port(ports[0]);
-                parsed.flow.destination.set_port(ports[1]);
-                return Ok(());
+                parsed.flow = flow;
+                return Ok(self.release(place, frame, &key));
             }
         }
         if place.hook == Hook::Xdp {
@@ -87,11 +105,7 @@ impl Model<'_> {
         }
         let to = parsed.flow.destination.ip();
         let is_cluster_ip = self.world.cluster_ips.contains(&to);
-        let is_awaited = match place.hook {
-            Hook::TcEgress => is_pod(place.interface),
-            Hook::Xdp | Hook::TcIngress => owner(to).is_some() || is_cluster_ip,
-        };
-        if !is_awaited {
+        if !self.is_awaited(place, to) {
             return Err(Verdict::Fragment);
         }
         let has_room = match self.fragments.room(&key, frame) {
@@ -109,11 +123,23 @@ impl Model<'_> {
         })
     }
 
+    /// The first part may be on its way to open the connection: a later one
+    /// waits once.
+    fn without_connection(&self, at: &Opening<'_>) -> Verdict {
+        let flow = &at.parsed.flow;
+        let may_wait = flow.source.port() != 0 && at.place.hook == Hook::TcIngress;
+        match may_wait && self.is_awaited(at.place, flow.destination.ip()) {
+            true => Verdict::Held,
+            false => Verdict::Fragment,
+        }
+    }
+
     /// A part whose ports are those of the first one: it changes nothing in its
     /// connection.
     fn process_later(&mut self, at: &Opening<'_>) -> Step<Outcome> {
-        let known = self.connections.get(&at.parsed.flow);
-        let (number, way) = known.ok_or(Verdict::Fragment)?;
+        let Some((number, way)) = self.connections.get(&at.parsed.flow) else {
+            return Err(self.without_connection(at));
+        };
         let verdict = match way {
             Way::Forward if self.is_elsewhere(at, number) => return Err(Verdict::OtherHook),
             Way::Forward => Verdict::Forward,

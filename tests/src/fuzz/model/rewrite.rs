@@ -14,11 +14,8 @@ use crate::fuzz::{
 /// The frame with the ends of `new`, and one hop less if so wished.
 pub(crate) fn rewrite(old: &[u8], parsed: &Parsed, new: &Flow, hop: bool) -> Vec<u8> {
     let mut frame = old.to_vec();
-    set_addresses(&mut frame, parsed, new);
-    if hop {
-        let hops = if new.source.is_ipv4() { 8 } else { 7 };
-        frame[parsed.network + hops] -= 1;
-    }
+    set_addresses(&mut frame, parsed.network, new);
+    set_hop(&mut frame, parsed, hop);
     if new.source.is_ipv4() {
         let at = parsed.network + 10;
         set(&mut frame, at, 0);
@@ -37,12 +34,17 @@ pub(crate) fn rewrite(old: &[u8], parsed: &Parsed, new: &Flow, hop: bool) -> Vec
     frame
 }
 
-fn set_addresses(frame: &mut [u8], parsed: &Parsed, new: &Flow) {
+pub(crate) fn set_hop(frame: &mut [u8], parsed: &Parsed, hop: bool) {
+    let hops = if parsed.flow.source.is_ipv4() { 8 } else { 7 };
+    frame[parsed.network + hops] -= u8::from(hop);
+}
+
+pub(crate) fn set_addresses(frame: &mut [u8], network: usize, new: &Flow) {
     let mut put = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
     for (index, end) in [new.source, new.destination].into_iter().enumerate() {
         match end.ip() {
-            IpAddr::V4(v4) => put(parsed.network + 12 + 4 * index, &v4.octets()),
-            IpAddr::V6(v6) => put(parsed.network + 8 + 16 * index, &v6.octets()),
+            IpAddr::V4(v4) => put(network + 12 + 4 * index, &v4.octets()),
+            IpAddr::V6(v6) => put(network + 8 + 16 * index, &v6.octets()),
         }
     }
 }

@@ -23,30 +23,7 @@ pub(super) fn send(
     verdict: Verdict,
 ) -> Step<Outcome> {
     let (path, translated) = (connection.path(way), connection.becomes(way));
-    let is_xdp = at.place.hook == Hook::Xdp;
-    let mut macs = None;
-    let mut hop = false;
-    match path {
-        Path::Bounce | Path::Local if is_xdp => return Err(Verdict::Deferred),
-        Path::Stack | Path::Bounce | Path::Local => {}
-        Path::Route => {
-            let Route::Out {
-                interface,
-                macs: known,
-            } = at.route(&translated)
-            else {
-                return Err(Verdict::NoRoute);
-            };
-            if !at.can_send(interface, known.is_some()) {
-                return Err(Verdict::Deferred);
-            }
-            hop = at.place.hook != Hook::TcEgress;
-            if hop && at.parsed.hops <= 1 {
-                return Err(Verdict::TimeExceeded);
-            }
-            macs = known.map(|macs| (interface, macs));
-        }
-    }
+    let exit = prepare(at, path, &translated)?;
     let ports = |flow: &Flow| [flow.source.port(), flow.destination.port()];
     let changes_ports = ports(&at.parsed.flow) != ports(&translated);
     let is_sctp = at.parsed.flow.protocol == SCTP;
@@ -54,19 +31,53 @@ pub(super) fn send(
         // The checksum covers what other parts hold.
         return Err(Verdict::FragmentLost);
     }
-    let bytes = rewrite(at.frame, at.parsed, &translated, hop);
-    let (action, bytes) = match (path, macs) {
-        (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
-        (Path::Stack, _) => (TC_PASS, bytes),
-        (Path::Bounce, _) => bounce(at, bytes),
-        (Path::Route, Some((interface, macs))) if is_xdp => transmit(at, interface, macs, bytes),
-        (Path::Route | Path::Local, _) => (TC_REDIRECT, bytes),
-    };
+    let bytes = rewrite(at.frame, at.parsed, &translated, exit.is_hop);
+    let (action, bytes) = leave_by(at, path, exit, bytes);
     Ok(Outcome {
         verdict,
         action,
         bytes,
     })
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Exit {
+    pub(super) is_hop: bool,
+    /// Interface, and the addresses of the frame, where XDP sends it.
+    link: Option<(&'static str, [[u8; 6]; 2])>,
+}
+
+pub(super) fn prepare(at: &Opening<'_>, path: Path, translated: &Flow) -> Step<Exit> {
+    match path {
+        Path::Bounce | Path::Local if at.place.hook == Hook::Xdp => Err(Verdict::Deferred),
+        Path::Stack | Path::Bounce | Path::Local => Ok(Exit::default()),
+        Path::Route => {
+            let Route::Out { interface, macs } = at.route(translated) else {
+                return Err(Verdict::NoRoute);
+            };
+            if !at.can_send(interface, macs.is_some()) {
+                return Err(Verdict::Deferred);
+            }
+            let is_hop = at.place.hook != Hook::TcEgress;
+            if is_hop && at.parsed.hops <= 1 {
+                return Err(Verdict::TimeExceeded);
+            }
+            let link = macs.map(|macs| (interface, macs));
+            Ok(Exit { is_hop, link })
+        }
+    }
+}
+
+pub(super) fn leave_by(at: &Opening<'_>, path: Path, exit: Exit, bytes: Vec<u8>) -> (i32, Vec<u8>) {
+    let is_xdp = at.place.hook == Hook::Xdp;
+    match (path, exit.link) {
+        (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
+        (Path::Stack, _) => (TC_PASS, bytes),
+        (Path::Bounce, _) => bounce(at, bytes),
+        (Path::Route, Some((interface, macs))) if is_xdp => transmit(at, interface, macs, bytes),
+        (Path::Route | Path::Local, _) => (TC_REDIRECT, bytes),
+    }
 }
 
 fn transmit(
