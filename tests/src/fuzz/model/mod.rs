@@ -276,6 +276,10 @@ impl<'a> Model<'a> {
         if (connection.edge == Edge::Egress) != is_leaving {
             return Err(Verdict::OtherHook);
         }
+        // Once translated it looks like one through a frontend.
+        if at.place.hook == Hook::Xdp && connection.backend.is_none() {
+            return Err(Verdict::Deferred);
+        }
         let from_pod = at.place.hook == Hook::TcIngress && is_pod(at.place.interface);
         let is_elsewhere = |life: &Life| self.endpoints.is_current(life) && !life.backend.local;
         if from_pod && connection.backend.as_ref().is_some_and(is_elsewhere) {
@@ -307,6 +311,21 @@ impl<'a> Model<'a> {
             UDP => is_retired,
             _ => starts_flow(parsed) && (connection.state.is_over() || is_retired),
         }
+    }
+
+    /// Tells the sender of a packet that can go no further.
+    fn tell(&mut self, at: &Opening<'_>, result: Step<Outcome>) -> Step<Outcome> {
+        let Err(why @ (Verdict::TimeExceeded | Verdict::TooBig)) = result else {
+            return result;
+        };
+        let answer = refuse::tell(at.place, at.frame, at.parsed, why)?;
+        self.refused += 1;
+        let (action, bytes) = bounce(at, answer);
+        Ok(Outcome {
+            verdict: why,
+            action,
+            bytes,
+        })
     }
 
     fn refuse(&mut self, at: &Opening<'_>) -> Step<Outcome> {

@@ -44,8 +44,14 @@ impl Model<'_> {
         match known {
             Err(verdict) => Ok(Err(verdict)),
             Ok(Some(outcome)) => Ok(Ok(outcome)),
-            Ok(None) if parsed.part == Part::Later => Ok(self.process_later(&at)),
-            Ok(None) => self.process(&at, seen),
+            Ok(None) if parsed.part == Part::Later => {
+                let result = self.process_later(&at);
+                Ok(self.tell(&at, result))
+            }
+            Ok(None) => {
+                let result = self.process(&at, seen)?;
+                Ok(self.tell(&at, result))
+            }
         }
     }
 
@@ -128,7 +134,9 @@ impl Model<'_> {
     fn without_connection(&self, at: &Opening<'_>) -> Verdict {
         let flow = &at.parsed.flow;
         let may_wait = flow.source.port() != 0 && at.place.hook == Hook::TcIngress;
-        match may_wait && self.is_awaited(at.place, flow.destination.ip()) {
+        let to = flow.destination.ip();
+        let is_ours = owner(to).is_some() || self.world.cluster_ips.contains(&to);
+        match may_wait && is_ours {
             true => Verdict::Held,
             false => Verdict::Fragment,
         }

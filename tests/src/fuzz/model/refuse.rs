@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use lb_common::{Hook, Verdict};
 
 use super::{
-    parse::Parsed,
-    routes::owner,
+    parse::{Parsed, Part},
+    routes::{MTU, own, owner},
     sum::{pseudo, sum},
 };
 use crate::{
@@ -18,6 +18,31 @@ use crate::{
 const SHORTEST: usize = 60;
 /// What a reset has room for in their place.
 const LONGEST_OPTIONS: usize = 40;
+
+/// Tells the sender why a packet that this node forwards goes no further.
+pub(crate) fn tell(
+    place: Place,
+    frame: &[u8],
+    parsed: &Parsed,
+    why: Verdict,
+) -> Result<Vec<u8>, Verdict> {
+    if parsed.part == Part::Later || !is_answerable(place, parsed) {
+        return Err(Verdict::Unanswered);
+    }
+    let (kind, rest) = match (why, parsed.flow.source.is_ipv4()) {
+        (Verdict::TooBig, true) => ([3, 4], MTU as u32),
+        (Verdict::TooBig, false) => ([2, 0], MTU as u32),
+        (_, true) => ([11, 0], 0),
+        (_, false) => ([3, 0], 0),
+    };
+    let asked = parsed.flow.destination.ip();
+    let source = match place.hook {
+        Hook::TcEgress => asked,
+        Hook::Xdp | Hook::TcIngress => own(place.interface, asked),
+    };
+    let packet = report(frame, parsed, source, kind, rest)?;
+    Ok(padded(place, frame, parsed, packet))
+}
 
 pub(crate) fn refuse(place: Place, frame: &[u8], parsed: &Parsed) -> Result<Vec<u8>, Verdict> {
     if !is_answerable(place, parsed) {
@@ -31,6 +56,10 @@ pub(crate) fn refuse(place: Place, frame: &[u8], parsed: &Parsed) -> Result<Vec<
     } else {
         unreachable(frame, parsed)?
     };
+    Ok(padded(place, frame, parsed, packet))
+}
+
+fn padded(place: Place, frame: &[u8], parsed: &Parsed, packet: Vec<u8>) -> Vec<u8> {
     let mut answer = frame[..parsed.network].to_vec();
     answer.extend(packet);
     if place.hook == Hook::Xdp {
@@ -39,7 +68,7 @@ pub(crate) fn refuse(place: Place, frame: &[u8], parsed: &Parsed) -> Result<Vec<
             answer.extend(&frame[answer.len()..least]);
         }
     }
-    Ok(answer)
+    answer
 }
 
 /// RFC 1122, section 3.2.2.
@@ -87,8 +116,23 @@ fn reset(frame: &[u8], parsed: &Parsed) -> Vec<u8> {
     packet(&flow, TCP, &segment)
 }
 
-/// RFC 792; RFC 4443, section 3.1. Quotes whole words.
+/// RFC 792; RFC 4443, section 3.1.
 fn unreachable(frame: &[u8], parsed: &Parsed) -> Result<Vec<u8>, Verdict> {
+    let kind = match parsed.flow.source.is_ipv4() {
+        true => [3, 3],
+        false => [1, 4],
+    };
+    report(frame, parsed, parsed.flow.destination.ip(), kind, 0)
+}
+
+/// An error from `source` that quotes whole words.
+fn report(
+    frame: &[u8],
+    parsed: &Parsed,
+    source: IpAddr,
+    [kind, code]: [u8; 2],
+    rest: u32,
+) -> Result<Vec<u8>, Verdict> {
     const LEAST: usize = 8;
 
     let asked = &frame[parsed.network..];
@@ -96,13 +140,15 @@ fn unreachable(frame: &[u8], parsed: &Parsed) -> Result<Vec<u8>, Verdict> {
     if asked.len() < parsed.transport - parsed.network + LEAST {
         return Err(Verdict::Malformed);
     }
-    let flow = parsed.flow.reverse();
-    let (protocol, [kind, code], longest) = match flow.source.is_ipv4() {
-        true => (1, [3, 3], 576 - 20 - 8),
-        false => (58, [1, 4], 1280 - 40 - 8),
+    let mut flow = parsed.flow.reverse();
+    flow.source.set_ip(source);
+    let (protocol, longest) = match flow.source.is_ipv4() {
+        true => (1, 576 - 20 - 8),
+        false => (58, 1280 - 40 - 8),
     };
     let quoted = asked.len().min(longest) / 4 * 4;
-    let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(rest.to_be_bytes());
     message.extend(&asked[..quoted]);
     let pseudo = match flow.source.is_ipv4() {
         true => Vec::new(),

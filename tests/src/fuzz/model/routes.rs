@@ -58,6 +58,9 @@ const TABLE: [(Pair, Route); 12] = [
     (outer(1, 2), BY_UP1),
 ];
 
+/// Of every link, in bytes.
+pub(crate) const MTU: usize = 1500;
+
 /// The longest frame that TC takes for one that fits: MTU, Ethernet, and a tag.
 const LONGEST: usize = 1500 + 14 + 4;
 

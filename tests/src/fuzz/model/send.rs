@@ -8,7 +8,7 @@ use super::{
     parse::Part,
     plan::Opening,
     rewrite::rewrite,
-    routes::Route,
+    routes::{MTU, Route},
 };
 use crate::{
     fuzz::{flow::Flow, node::Outcome, world::SCTP},
@@ -56,6 +56,9 @@ pub(super) fn prepare(at: &Opening<'_>, path: Path, translated: &Flow) -> Step<E
             let Route::Out { interface, macs } = at.route(translated) else {
                 return Err(Verdict::NoRoute);
             };
+            if at.parsed.length > MTU {
+                return Err(Verdict::TooBig);
+            }
             if !at.can_send(interface, macs.is_some()) {
                 return Err(Verdict::Deferred);
             }
