@@ -5,13 +5,15 @@ use anyhow::bail;
 use crate::apt::{self, Apt};
 
 /// Program and Debian package.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
     ("curl", "curl"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
 ];
 
 /// Installs what is missing of the programs that the lab calls.
@@ -46,9 +48,9 @@ mod tests {
         let check = |here: &[&str], expect: &[&str]| {
             assert_eq!(missing(|program| here.contains(&program)), expect);
         };
-        check(&["ip", "nft", "ethtool", "iperf3", "tcpdump", "curl"], &[]);
+        check(&PROGRAMS.map(|(program, _)| program), &[]);
         check(
-            &["ethtool", "iperf3", "tcpdump"],
+            &["ethtool", "iperf3", "ping", "tcpdump", "traceroute"],
             &["iproute2", "nftables", "curl"],
         );
         check(&[], &PROGRAMS.map(|(_, package)| package));
