@@ -8,7 +8,7 @@ use std::{
 
 use lb_agent::{
     model::{Change, ObjectName},
-    watch::{Event, KubernetesOptions, kubernetes},
+    watch::{Event, KubernetesOptions, Subject, kubernetes},
 };
 use lb_tests::api::{Api, Faults, Resource};
 use serde_json::{Value, json};
@@ -341,7 +341,7 @@ async fn events_about_services() {
     known["metadata"]["uid"] = "0-0-1".into();
     source.api.put(Resource::Services, known);
     let event = |service: &str, message: &str| Event {
-        service: ObjectName::new("default", service),
+        about: Subject::Service(ObjectName::new("default", service)),
         reason: "FailedToProgram",
         message: message.to_owned(),
     };
