@@ -38,6 +38,8 @@ const TRANSPORTS: [Transport; 5] = [
 
 pub(crate) fn rig() -> Rig {
     let mut rig = Rig::new(XdpModeOption::Native);
+    // Nothing is too long for the way out.
+    rig.netns().ip("link set up0 mtu 65535\n").unwrap();
     for family in Family::ALL {
         for (port, backend, local) in [(TO_LOCAL, POD, true), (TO_REMOTE, REMOTE, false)] {
             for protocol in [
