@@ -96,6 +96,19 @@ fn clients_learn_what_the_way_out_takes() {
     }
 }
 
+/// The device cuts what the node sends, and cannot know how small.
+#[test]
+fn packets_that_are_cut_later_have_to_fit_too() {
+    let stage = Stage::new(&["--xdp", "off"]);
+    stage.narrow_route(NARROW);
+    stage.cut_late();
+    for family in Family::ALL {
+        let before = stage.count("tc_egress", "too_big");
+        check_converse(stage.lab.node(1), REMOTE.cluster_ip(family), "off");
+        assert!(stage.count("tc_egress", "too_big") > before, "{family}");
+    }
+}
+
 /// The smaller link is between client and node, so replies are too long.
 #[test]
 fn backends_learn_what_the_path_to_the_client_takes() {

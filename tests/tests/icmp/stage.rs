@@ -114,6 +114,13 @@ impl Stage {
         }
     }
 
+    /// Leaves it to the node's uplink to cut TCP segments (GSO).
+    pub(crate) fn cut_late(&self) {
+        let mut command = self.lab.node(1).netns.command("ethtool").unwrap();
+        let arguments = ["-K", "eth0", "tx", "on", "sg", "on", "tso", "on"];
+        assert!(command.args(arguments).output().unwrap().status.success());
+    }
+
     /// Makes the router's link to the client smaller; the client does not know.
     pub(crate) fn narrow_client(&self, mtu: u32) {
         for family in Family::ALL {
