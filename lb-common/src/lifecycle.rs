@@ -76,6 +76,9 @@ pub enum Signal {
     /// TCP: RST. SCTP: ABORT, SHUTDOWN COMPLETE.
     Abort = 4,
     Data = 5,
+    /// TCP without ACK, SYN or RST: nobody takes it (RFC 9293, section
+    /// 3.10.7.4), so it says nothing.
+    Void = 6,
 }
 
 pub const TCP: u8 = 6;
@@ -112,7 +115,8 @@ impl Signal {
             2 => Self::Confirm,
             3 => Self::Finish,
             4 => Self::Abort,
-            _ => Self::Data,
+            5 => Self::Data,
+            _ => Self::Void,
         }
     }
 
@@ -135,6 +139,7 @@ impl Signal {
         }
         match flags & (tcp::SYN | tcp::ACK | tcp::FIN) {
             tcp::SYN => Self::Open,
+            meant if meant & tcp::ACK == 0 => Self::Void,
             meant if meant & tcp::FIN != 0 => Self::Finish,
             meant if meant & tcp::SYN != 0 => Self::Accept,
             _ => Self::Data,
@@ -159,7 +164,7 @@ impl Signal {
     #[must_use]
     pub const fn is_plain(protocol: u8, mark: u8) -> bool {
         match protocol {
-            TCP => mark & (tcp::SYN | tcp::FIN | tcp::RST) == 0,
+            TCP => mark & (tcp::SYN | tcp::FIN | tcp::RST | tcp::ACK) == tcp::ACK,
             SCTP => mark == sctp::DATA,
             _ => true,
         }
@@ -303,6 +308,17 @@ mod tests {
             ],
             &[Answered, Open, BackendClosed, Finished],
         );
+        // What no backend takes does not complete a handshake.
+        check(
+            TCP,
+            &[
+                (BACKEND, 0x12),
+                (CLIENT, 0x00),
+                (CLIENT, 0x01),
+                (CLIENT, 0x10),
+            ],
+            &[Answered, Answered, Answered, Open],
+        );
         // Refused, and nothing revives it.
         check(
             TCP,
@@ -361,11 +377,13 @@ mod tests {
             (0x02, Signal::Open),
             (0xc2, Signal::Open),
             (0x12, Signal::Accept),
-            (0x03, Signal::Finish),
+            (0x03, Signal::Void),
+            (0x01, Signal::Void),
+            (0x08, Signal::Void),
             (0x13, Signal::Finish),
             (0x06, Signal::Abort),
             (0x3f, Signal::Abort),
-            (0x00, Signal::Data),
+            (0x00, Signal::Void),
             (0x10, Signal::Data),
         ] {
             assert_eq!(Signal::of(TCP, flags), expect, "{flags:#x}");

@@ -1,7 +1,7 @@
 //! Source ports: no two connections to a backend may look alike to it.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use lb_common::{FrontendKey, Life, Tuple, Verdict};
+use lb_common::{FrontendKey, Life, State, Tuple, Verdict};
 
 use crate::{
     clock,
@@ -131,7 +131,8 @@ fn holder(rival: &mut Halves, take_closed: bool) -> Holder {
     let protocol = rival.one_key.protocol;
     let is_over =
         take_closed && life.state.is_over() || clock::is_expired(protocol, life, clock::now());
-    match is_over && connections::take_away(table, rival, word) {
+    // Who has made it dying removes it.
+    match is_over && life.state != State::Dying && connections::take_away(table, rival, word) {
         true => Holder::Nobody,
         false => Holder::Reply,
     }

@@ -1,5 +1,7 @@
 //! Time, and how long connections last.
 
+use core::hint;
+
 use aya_ebpf::helpers::bpf_jiffies64;
 use lb_common::{Life, lifecycle};
 
@@ -22,7 +24,9 @@ pub(crate) fn second() -> u32 {
 #[inline(always)]
 pub(crate) fn is_expired(protocol: u8, life: Life, now: u32) -> bool {
     networks::settings().is_some_and(|settings| {
-        let index = lifecycle::timeout_index(protocol, life.state);
+        // Hidden from the compiler, which knows that it is in bounds: the
+        // verifier does not.
+        let index = hint::black_box(lifecycle::timeout_index(protocol, life.state));
         settings
             .timeouts
             .get(index)

@@ -123,9 +123,11 @@ fn end_half(table: Table, halves: &Halves) -> u8 {
 fn is_over(halves: &Halves, life: Life) -> bool {
     let (key, connection) = (&halves.one_key, &halves.one);
     let now = clock::now();
-    // In this order: the verifier does not see that what is not dying has an
-    // index among the timeouts.
-    if clock::is_expired(key.protocol, life, now) || life.state == State::Dying {
+    // Who has made it dying removes it, and at once.
+    if life.state == State::Dying {
+        return life.idle(now) > clock::second();
+    }
+    if clock::is_expired(key.protocol, life, now) {
         return true;
     }
     let has_backend = connection.flags & Connection::DIRECT == 0;

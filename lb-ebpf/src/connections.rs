@@ -24,6 +24,9 @@ static UNASSURED: LruHashMap<Tuple, Connection, { maps::UNASSURED }> = LruHashMa
 
 const EEXIST: i32 = -17;
 
+/// How often a change of state is tried against others.
+const TRIES: u32 = 3;
+
 /// Where an element is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -63,8 +66,14 @@ pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     {
         return Some(Table::Assured);
     }
-    let element = UNASSURED.get_ptr_mut(key)?;
-    is_there(element, into).then_some(Table::Unassured)
+    if let Some(element) = UNASSURED.get_ptr_mut(key)
+        && is_there(element, into)
+    {
+        return Some(Table::Unassured);
+    }
+    // It may have been assured between the two.
+    let element = ASSURED.get_ptr_mut(key)?;
+    is_there(element, into).then_some(Table::Assured)
 }
 
 /// Reads the element of `halves.one_key` in this table, dying or not.
@@ -159,7 +168,7 @@ extern "C" fn lb_discard(table: u32, life: u64) -> u32 {
 fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool {
     halves.complete();
     let is_reply = halves.is_reply();
-    if table == Table::Unassured && !restore(halves, now) {
+    if table == Table::Unassured && !restore(halves, signal, now) {
         return false;
     }
     let [(forward_key, _), (reply_key, _)] = halves.directed();
@@ -167,26 +176,34 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool 
     let Some(element) = pointer(table, forward_key) else {
         return true;
     };
-    let before = word(element);
-    let old = Life::unpack(before);
-    if old.state == State::Dying {
-        return true;
-    }
-    let state = lifecycle::next(old.state, protocol, signal, is_reply);
     let second = clock::second();
-    let is_due = old.idle(now) >= second;
-    let life = Life { state, seen: now }.pack();
-    if state != old.state || is_due {
-        // If it fails, another packet was faster.
-        swap(element, before, life);
+    let mut moved = None;
+    for _ in 0..TRIES {
+        let before = word(element);
+        let old = Life::unpack(before);
+        let state = lifecycle::next(old.state, protocol, signal, is_reply);
+        let is_due = old.idle(now) >= second;
+        if old.state == State::Dying || state == old.state && !is_due {
+            break;
+        }
+        let life = Life { state, seen: now };
+        // If it fails, another packet was faster, and may have meant something
+        // else.
+        if swap(element, before, life.pack()) {
+            moved = Some(life);
+            break;
+        }
     }
     if is_reply && Life::unpack(halves.one.life).idle(now) >= second {
         refresh(table, reply_key, now);
     }
-    if table == Table::Unassured && state.is_assured() && (state != old.state || is_due) {
+    if let Some(life) = moved
+        && table == Table::Unassured
+        && life.state.is_assured()
+    {
         (halves.one.life, halves.other.life) = match is_reply {
-            true => (cached(now), life),
-            false => (life, cached(now)),
+            true => (cached(now), life.pack()),
+            false => (life.pack(), cached(now)),
         };
         assure(halves);
     }
@@ -196,20 +213,24 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool 
 /// Enters the other half of an unassured connection if the kernel has given
 /// its element away. `false` if another connection has taken its place.
 #[inline(always)]
-fn restore(halves: &mut Halves, now: u32) -> bool {
-    if partner(Table::Unassured, halves).is_some() {
+fn restore(halves: &mut Halves, signal: Signal, now: u32) -> bool {
+    // The latter, if it was assured meanwhile.
+    if partner(Table::Unassured, halves).is_some() || partner(Table::Assured, halves).is_some() {
         return true;
     }
     if pointer(Table::Assured, &halves.other_key).is_some() {
         return false;
     }
-    halves.other.life = match halves.is_reply() {
-        true => opening(now),
-        false => cached(now),
+    let has_handshake = halves.one_key.protocol != lifecycle::UDP;
+    halves.other.life = match (halves.is_reply(), signal) {
+        // A backend that goes on has answered before.
+        (true, Signal::Data | Signal::Finish) if has_handshake => answered(now),
+        (true, _) => opening(now),
+        (false, _) => cached(now),
     };
-    matches!(
+    !matches!(
         enter(Table::Unassured, &halves.other_key, &halves.other),
-        Entered::Done
+        Entered::Taken
     )
 }
 
@@ -259,7 +280,7 @@ pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
     };
     let dying = Life {
         state: State::Dying,
-        seen: 0,
+        seen: clock::now(),
     };
     // From here on, this program alone may remove it.
     if !swap(element, life, dying.pack()) {
@@ -298,6 +319,16 @@ fn partner(table: Table, halves: &Halves) -> Option<*mut Connection> {
 pub(crate) const fn opening(now: u32) -> u64 {
     let life = Life {
         state: State::Opening,
+        seen: now,
+    };
+    life.pack()
+}
+
+/// Life of a connection of which the backend was heard.
+#[inline(always)]
+const fn answered(now: u32) -> u64 {
+    let life = Life {
+        state: State::Answered,
         seen: now,
     };
     life.pack()

@@ -9,7 +9,7 @@ use lb_common::{
 use crate::{
     affinity,
     claim::{claim, is_claimed},
-    connections,
+    connections::{self, Table},
     family::Family,
     fragments,
     headers::{Headers, UDP},
@@ -102,7 +102,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
         result => result?,
     };
 
-    discard_old(work);
+    discard_old(work)?;
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
     begin(forward, key, Connection::AT_EGRESS);
@@ -134,10 +134,19 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
 
 /// Removes what the client had on these ports before.
 #[inline(always)]
-fn discard_old(work: &mut Work) {
-    if let Some(table) = work.found {
-        let life = work.halves.one.life;
-        connections::discard(table, work, life);
+fn discard_old(work: &mut Work) -> Step<()> {
+    let Some(table) = work.found else {
+        return Ok(());
+    };
+    let life = work.halves.one.life;
+    if connections::discard(table, work, life) || table == Table::Unassured {
+        return Ok(());
+    }
+    // Another packet has touched it meanwhile. Beside it a new one would never
+    // be found.
+    match connections::find(&work.halves.one_key, &mut work.rival.one) {
+        Some(Table::Assured) => Err(Verdict::Unstable),
+        _ => Ok(()),
     }
 }
 
@@ -148,7 +157,7 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
     }
-    discard_old(work);
+    discard_old(work)?;
     // A backend that left its Service may have connections from there.
     if tuple.protocol != UDP && enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
         return open_direct(packet, tuple, work);
@@ -170,7 +179,7 @@ fn meet<P: Packet, F: Family>(
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
     }
-    discard_old(work);
+    discard_old(work)?;
     match reject_service::<P, F>(packet, tuple) {
         Verdict::NoFrontend => {}
         // A Service that is an endpoint of another one, and has no such port.

@@ -7,7 +7,7 @@ use crate::{
     family::Family,
     headers::Headers,
     icmp,
-    packet::{Packet, Step},
+    packet::{Packet, Step, end},
     scratch::Answer,
 };
 
@@ -30,8 +30,8 @@ pub(crate) fn report<P: Packet, F: Family>(
     /// Of the packet's own transport header (RFC 792).
     const LEAST: usize = 8;
 
-    let present = packet.length().saturating_sub(headers.shape.network) as usize;
-    let whole = F::length(packet, headers.shape.network as usize)?.min(present);
+    let network = headers.shape.network as usize;
+    let whole = end::<P, F>(packet, network)? - network;
     if whole < (headers.shape.transport - headers.shape.network) as usize + LEAST {
         return Err(Verdict::Malformed);
     }

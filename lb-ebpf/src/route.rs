@@ -19,6 +19,9 @@ use crate::{
 
 pub(crate) const LOOPBACK: u32 = 1;
 
+/// Length of a hop-by-hop header with the jumbo payload option, in bytes.
+const JUMBO: u32 = 8;
+
 /// `struct bpf_fib_lookup` of the kernel, its unions resolved the way this
 /// crate uses them: question before the call, answer after it.
 #[repr(C)]
@@ -125,7 +128,13 @@ pub(crate) fn length<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>) ->
         UDP => 8,
         _ => return Ok(0),
     };
-    Ok((transport - network + header + segment) as u16)
+    // Beyond 64 KiB, one header says how long it is, and none of the segments
+    // has it (RFC 2675).
+    let jumbo = match F::length(packet, network as usize)? == F::HEADER {
+        true => JUMBO,
+        false => 0,
+    };
+    Ok((transport - network + header + segment).saturating_sub(jumbo) as u16)
 }
 
 /// Whether the packet is short enough for any path.

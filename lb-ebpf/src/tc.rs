@@ -308,8 +308,19 @@ impl<D: Direction> Packet for Tc<D> {
 
     #[inline(always)]
     fn put_back(&self) -> Step<()> {
+        // SAFETY: the context is the program's own.
+        let (mark, index) = unsafe { ((*self.skb()).mark, (*self.skb()).tc_index) };
         self.label(BACK);
-        self.repeat()
+        let result = self.repeat();
+        if result.is_err() {
+            // It goes on as it came.
+            // SAFETY: as above, and the fields are writable.
+            unsafe {
+                ptr::write_volatile(&raw mut (*self.skb()).tc_index, index);
+                ptr::write_volatile(&raw mut (*self.skb()).mark, mark);
+            }
+        }
+        result
     }
 
     #[inline(always)]

@@ -163,7 +163,7 @@ impl Connections {
     /// A packet of the connection went by. `false` if another connection has the
     /// place of a half that it lost.
     pub(crate) fn heard(&mut self, number: u32, way: Way, signal: Signal, now: u64) -> bool {
-        if !self.restore(number, now) {
+        if !self.restore(number, signal, now) {
             return false;
         }
         let Some(connection) = self.all.get_mut(&number) else {
@@ -244,7 +244,7 @@ impl Connections {
 
     /// Enters the half that was evicted. `false` if another connection has
     /// taken its place.
-    fn restore(&mut self, number: u32, now: u64) -> bool {
+    fn restore(&mut self, number: u32, signal: Signal, now: u64) -> bool {
         for way in [Way::Forward, Way::Reply] {
             if self.has(number, way) {
                 continue;
@@ -257,9 +257,14 @@ impl Connections {
                 return false;
             }
             match way {
-                // The state went with the element.
+                // The state went with the element; a backend that goes on has
+                // answered before.
                 Way::Forward => {
-                    connection.state = State::Opening;
+                    let goes_on = matches!(signal, Signal::Data | Signal::Finish);
+                    connection.state = match goes_on && connection.asked.protocol != UDP {
+                        true => State::Answered,
+                        false => State::Opening,
+                    };
                     connection.seen = now;
                 }
                 Way::Reply => connection.replied = now,

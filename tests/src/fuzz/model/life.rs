@@ -23,6 +23,8 @@ pub(crate) enum Signal {
     Finish,
     Abort,
     Data,
+    /// What no end takes.
+    Void,
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
             Signal::Confirm if is_reply && self == Self::Answered => Self::Open,
             Signal::Finish => self.after_finish(is_reply),
             Signal::Data => self.after_data(protocol, is_reply),
+            Signal::Void => self,
             _ => self,
         }
     }
@@ -98,9 +101,10 @@ impl Signal {
         let has = |flag| mark & flag != 0;
         match protocol {
             TCP if has(RST) => Self::Abort,
+            TCP if has(SYN) && !has(FIN) && !has(ACK) => Self::Open,
+            TCP if !has(ACK) => Self::Void,
             TCP if has(FIN) => Self::Finish,
-            TCP if has(SYN) && has(ACK) => Self::Accept,
-            TCP if has(SYN) => Self::Open,
+            TCP if has(SYN) => Self::Accept,
             TCP | UDP => Self::Data,
             _ => match mark {
                 1 => Self::Open,
