@@ -123,11 +123,9 @@ fn end_half(table: Table, halves: &Halves) -> u8 {
 fn is_over(halves: &Halves, life: Life) -> bool {
     let (key, connection) = (&halves.one_key, &halves.one);
     let now = clock::now();
-    // Who has made it dying removes it, and at once.
-    if life.state == State::Dying {
-        return life.idle(now) > clock::second();
-    }
-    if clock::is_expired(key.protocol, life, now) {
+    // Who has made it dying removes it, and at once: the agent has seen it in two
+    // walks.
+    if life.state == State::Dying || clock::is_expired(key.protocol, life, now) {
         return true;
     }
     let has_backend = connection.flags & Connection::DIRECT == 0;
