@@ -224,9 +224,15 @@ layout! {
     pub struct Holdings: 16 {
         /// Assured connections.
         pub connections: u64,
-        /// Times that a connection was not assured because of the quota.
+        /// Times that a connection was not assured, for the quota or for want
+        /// of room in the table.
         pub refused: u64,
     }
+}
+
+impl Holdings {
+    /// The number that connections to no frontend count for.
+    pub const NO_SERVICE: u32 = u32::MAX;
 }
 
 /// What makes a client a pod, for traffic policies.

@@ -253,14 +253,20 @@ fn assure(halves: &Halves) {
     }
     let [(forward_key, forward), (reply_key, reply)] = halves.directed();
     // The reply goes in first, so what answers a client is whole.
-    if !matches!(enter(Table::Assured, reply_key, reply), Entered::Done) {
-        holdings::give_back(service);
-        return;
+    match enter(Table::Assured, reply_key, reply) {
+        Entered::Done => {}
+        Entered::Taken => return holdings::give_back(service),
+        Entered::Refused => return holdings::refuse(service),
     }
-    if !matches!(enter(Table::Assured, forward_key, forward), Entered::Done) {
-        remove(Table::Assured, reply_key);
-        holdings::give_back(service);
-        return;
+    match enter(Table::Assured, forward_key, forward) {
+        Entered::Done => {}
+        entered => {
+            remove(Table::Assured, reply_key);
+            return match entered {
+                Entered::Refused => holdings::refuse(service),
+                _ => holdings::give_back(service),
+            };
+        }
     }
     remove(Table::Unassured, forward_key);
     remove(Table::Unassured, reply_key);

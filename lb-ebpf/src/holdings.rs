@@ -32,6 +32,16 @@ pub(crate) fn take(service: u32) -> bool {
     false
 }
 
+/// Gives back a place that the table had no room for.
+#[inline(always)]
+pub(crate) fn refuse(service: u32) {
+    give_back(service);
+    if let Some(holdings) = HOLDINGS.get_ptr_mut(service) {
+        // SAFETY: as above.
+        unsafe { atomic::add(&raw mut (*holdings).refused, 1) };
+    }
+}
+
 #[inline(always)]
 pub(crate) fn give_back(service: u32) {
     if let Some(holdings) = HOLDINGS.get_ptr_mut(service) {

@@ -2,8 +2,8 @@
 //! goes.
 
 use lb_common::{
-    Backend, Connection, Frontend, Hook, Interface, InterfaceKind, NetworkKey, Path, PodDetection,
-    Slice, Tuple, Verdict,
+    Backend, Connection, Frontend, Holdings, Hook, Interface, InterfaceKind, NetworkKey, Path,
+    PodDetection, Slice, Tuple, Verdict,
 };
 
 use crate::{
@@ -228,7 +228,7 @@ fn begin(forward: &mut Connection, key: &Tuple, flags: u16) {
     forward.translated.set(key);
     forward.backend = u32::MAX;
     forward.generation = 0;
-    forward.service = u32::MAX;
+    forward.service = Holdings::NO_SERVICE;
     forward.interface = 0;
     forward.other_interface = 0;
     forward.flags = flags;

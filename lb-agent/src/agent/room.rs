@@ -22,8 +22,6 @@ use crate::{
 /// What is counted for a Service that is gone is kept for so long, while late
 /// packets may count.
 const REST: Duration = Duration::from_secs(60);
-/// What connections count for that are to no frontend.
-const NO_SERVICE: u32 = 0;
 /// A service port at its quota is so until it has less than this, in per cent.
 const BELOW_QUOTA: i64 = 90;
 
@@ -127,7 +125,7 @@ impl Agent {
         if rested.is_empty() {
             return;
         }
-        rested.remove(&NO_SERVICE);
+        rested.remove(&Holdings::NO_SERVICE);
         for (service, _) in self.reconciler.services() {
             rested.remove(&service);
         }
