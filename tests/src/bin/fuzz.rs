@@ -44,6 +44,12 @@ fn run(options: &Options) -> Result<bool> {
     for ((hook, verdict), count) in &report.verdicts {
         println!("{count:>10} {hook} {verdict}");
     }
+    if report.stalled > 0 {
+        println!(
+            "{} sequences were held up and are left out: is the machine busy?",
+            report.stalled
+        );
+    }
     println!(
         "seed {seed}: {} packets in {} sequences, {:.1} s, {}",
         report.packets,

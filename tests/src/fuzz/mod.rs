@@ -17,11 +17,19 @@ mod shrink;
 mod tables;
 mod world;
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 
 use self::{difference::Difference, play::Player, sequence::Sequence, world::World};
+
+/// A sequence takes milliseconds, and the kernel's clock goes on: what comes out
+/// of one that was held up for so long says nothing.
+const STALL: Duration = Duration::from_millis(200);
 
 /// Sequences between looks for what the model does not know of.
 const CLEAN_EVERY: u64 = 1024;
@@ -39,6 +47,8 @@ pub struct Report {
     pub packets: u64,
     /// Sequences that were sent whole.
     pub sequences: u64,
+    /// Those of them that were held up, and came out otherwise.
+    pub stalled: u64,
     /// Packets by hook and verdict.
     pub verdicts: BTreeMap<(&'static str, &'static str), u64>,
     /// The first difference, for a person to read.
@@ -56,15 +66,19 @@ pub fn run(options: Options) -> Result<Report> {
         let mut report = Report {
             packets: 0,
             sequences: 0,
+            stalled: 0,
             verdicts: BTreeMap::new(),
             failure: None,
         };
         while report.packets < options.packets {
             let seed = options.seed.wrapping_add(report.sequences);
             let sequence = generate::sequence(&world, seed);
+            let began = Instant::now();
             let (sent, difference) = player.play(&sequence)?;
             report.packets += sent;
-            if let Some(difference) = difference {
+            if difference.is_some() && began.elapsed() > STALL {
+                report.stalled += 1;
+            } else if let Some(difference) = difference {
                 let text = explain(&mut player, &sequence, &difference)?;
                 report.failure = Some(format!(
                     "packet {}, again with `cargo xtask fuzz --seed {seed} --packets 1`\n{text}",
