@@ -14,7 +14,7 @@ use lb_tests::lab::{AsyncTcp, Entrance, Family, Load, LoadOptions, LoadReport};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    publish,
+    publish::publish,
     stage::{Stage, Way},
     strangers::{Flood, NOWHERE},
 };

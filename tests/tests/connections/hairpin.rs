@@ -3,7 +3,7 @@
 use lb_tests::lab::{Exchange, Family, Protocol};
 
 use crate::{
-    publish,
+    publish::publish,
     stage::{AT_ONCE, Stage, Way, eventually, kinds},
     what,
 };

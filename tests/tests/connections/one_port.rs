@@ -10,7 +10,7 @@ use std::{
 use lb_tests::lab::{Family, Host, Pod, Protocol};
 
 use crate::{
-    publish,
+    publish::publish,
     site::TARGET,
     stage::{Stage, Way, kinds},
     talk::Talk,
