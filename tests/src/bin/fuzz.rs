@@ -46,7 +46,7 @@ fn run(options: &Options) -> Result<bool> {
     }
     if report.stalled > 0 {
         println!(
-            "{} sequences were held up and are left out: is the machine busy?",
+            "{} sequences came out otherwise, but were held up or not to be repeated",
             report.stalled
         );
     }

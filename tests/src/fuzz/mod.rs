@@ -47,7 +47,7 @@ pub struct Report {
     pub packets: u64,
     /// Sequences that were sent whole.
     pub sequences: u64,
-    /// Those of them that were held up, and came out otherwise.
+    /// Those that came out otherwise while they were held up, or once only.
     pub stalled: u64,
     /// Packets by hook and verdict.
     pub verdicts: BTreeMap<(&'static str, &'static str), u64>,
@@ -74,12 +74,22 @@ pub fn run(options: Options) -> Result<Report> {
             let seed = options.seed.wrapping_add(report.sequences);
             let sequence = generate::sequence(&world, seed);
             let began = Instant::now();
-            let (sent, difference) = player.play(&sequence)?;
+            let (sent, difference) = match player.play(&sequence) {
+                Ok(played) => played,
+                // What is there twice is no accident.
+                Err(_) => player.play(&sequence)?,
+            };
             report.packets += sent;
             if difference.is_some() && began.elapsed() > STALL {
                 report.stalled += 1;
             } else if let Some(difference) = difference {
-                let text = explain(&mut player, &sequence, &difference)?;
+                let (text, recurs) = explain(&mut player, &sequence, &difference)?;
+                if !recurs {
+                    eprintln!("sequence {seed}: {text}");
+                    report.stalled += 1;
+                    report.sequences += 1;
+                    continue;
+                }
                 report.failure = Some(format!(
                     "packet {}, again with `cargo xtask fuzz --seed {seed} --packets 1`\n{text}",
                     report.packets
@@ -97,15 +107,16 @@ pub fn run(options: Options) -> Result<Report> {
     })
 }
 
-/// The difference in its simplest form.
+/// The difference in its simplest form, and whether it came again.
 fn explain(
     player: &mut Player<'_>,
     sequence: &Sequence,
     difference: &Difference,
-) -> Result<String> {
+) -> Result<(String, bool)> {
     let mut text = String::new();
     let (simplest, again) = shrink::shrink(player, sequence)?;
-    if again.is_none() {
+    let recurs = again.is_some();
+    if !recurs {
         text += "it did not happen again\n";
     }
     let difference = again.as_ref().unwrap_or(difference);
@@ -119,5 +130,5 @@ fn explain(
     for step in steps {
         let _ = writeln!(text, "  {step:?} of {:?}", simplest.talks[step.talk]);
     }
-    Ok(text)
+    Ok((text, recurs))
 }

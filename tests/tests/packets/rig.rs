@@ -201,6 +201,15 @@ impl Rig {
         assert_eq!(self.reconciler.failures(), 0);
     }
 
+    /// What the hook's program returns for a frame, without a look at counters:
+    /// faster.
+    pub(crate) fn act(&mut self, place: Place, frame: &[u8]) -> i32 {
+        let (dataplane, indices) = (&mut self.dataplane, &self.indices);
+        let netns = &self.lab.node(1).netns;
+        let run = || test_run(dataplane, place, |name| indices[name], frame);
+        netns.run(run).unwrap().action
+    }
+
     /// Runs the hook's program on a frame.
     pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Outcome {
         let (Returned { action, bytes }, counts) = self.observe(place, frame, 1);
