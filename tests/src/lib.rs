@@ -2,6 +2,7 @@
 //! an API server for tests, and what the verifier says of the programs.
 
 pub mod api;
+pub mod bench;
 pub mod conformance;
 pub mod demo;
 pub mod fuzz;
