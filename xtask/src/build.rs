@@ -31,12 +31,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Pa
 
 /// Builds the eBPF object, which must carry BTF.
 pub(crate) fn object(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<()> {
-    process::run(toolchain.cargo("build", workspace).args([
-        "--bin",
-        "lb-ebpf",
-        "--profile",
-        "bpf",
-    ]))?;
+    process::run(
+        toolchain
+            .cargo("build", workspace)
+            .args(["--bins", "--profile", "bpf"]),
+    )?;
     let object = workspace.object();
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
     require_btf(&object, &bytes)

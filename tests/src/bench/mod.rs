@@ -2,5 +2,6 @@
 //! path, each next to what it replaces, in one run.
 
 mod measurement;
+pub mod program;
 
 pub use measurement::{Measurement, Part, Summary, Unit};
