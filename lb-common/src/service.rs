@@ -165,6 +165,9 @@ impl Interface {
     pub const XDP: u32 = 2;
     /// What leaves here has passed the egress hook of a bridge.
     pub const PORT: u32 = 4;
+    /// `bpf_redirect_peer` reaches its other end, and nothing on this end has
+    /// a say in what passes.
+    pub const PEER: u32 = 8;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,7 +218,9 @@ layout! {
         pub timeouts: [u32; TIMEOUTS],
         /// Jiffies in a second.
         pub second: u32,
-        pub reserved: u32,
+        /// 1 if a new connection may take the shortcut past the node's stack,
+        /// and with it past what filters there; else 0.
+        pub shortcut: u32,
     }
 }
 

@@ -17,6 +17,7 @@ use lb_agent::{
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     node,
     reconcile::{Reconciler, Snapshot},
+    shortcut::ShortcutOption,
 };
 use lb_common::{
     Affinity, ClientKey, Connection, Fragment, FragmentKey, FrontendKey, Holdings, Hook, Interface,
@@ -92,6 +93,7 @@ pub(crate) fn with<T: Send>(
         bpffs: residue.id().pins(),
         xdp: XdpModeOption::Native,
         tc: TcModeOption::Auto,
+        shortcut: ShortcutOption::Never,
         trace_packets: false,
         connections: lb_agent::connections::Settings::default(),
     };

@@ -42,6 +42,7 @@ impl Case<'_> {
                 up: true,
                 controller: *controller,
                 lower: None,
+                qdisc: None,
             };
             facts.links.insert(*index, link);
             facts
