@@ -1,0 +1,46 @@
+//! Programs of the benchmark: what sends frames, what ends them, and what does
+//! nothing at all.
+
+#![no_std]
+#![no_main]
+
+mod generate;
+mod sink;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    macros::xdp,
+    programs::XdpContext,
+};
+
+/// Run in live-frames mode: makes each frame anew and sends it out of an
+/// interface, whose peer then receives it.
+#[xdp]
+fn generate(context: XdpContext) -> u32 {
+    generate::send(&context).unwrap_or(XDP_ABORTED)
+}
+
+/// Counts and drops the frames of `generate`, whatever became of their headers.
+#[xdp(frags)]
+fn sink(context: XdpContext) -> u32 {
+    match sink::count(&context) {
+        Some(()) => XDP_DROP,
+        None => XDP_PASS,
+    }
+}
+
+/// A veth takes redirected frames where a program is, any program.
+#[xdp(frags)]
+fn empty(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
