@@ -1,22 +1,21 @@
-use lb_tests::bench::program::{Options, run};
+use lb_tests::bench::{Options, Part, Progress, run};
 fn main() {
     let a: Vec<String> = std::env::args().collect();
     let all = run(
-        Options {
-            object: a[1].as_ref(),
-            services: 10_000,
-            repetitions: 5,
-            packets: 300_000,
+        &Options {
+            object: a[1].clone().into(),
+            quick: true,
+            only: Some(Part::Program),
+            peer: None,
         },
-        &mut |_| {},
+        &mut Progress::new(),
     )
     .unwrap();
     let floor = all[1].clone();
     for m in &all {
         let s = m.summary().unwrap();
         println!(
-            "{:60} {:10} {:6} ({}..{})  {:.2}",
-            m.load,
+            "{:60} {:6} ({}..{})  {:.2}",
             m.variant,
             s.median,
             s.least,

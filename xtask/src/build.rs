@@ -31,14 +31,28 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<Pa
 
 /// Builds the eBPF object, which must carry BTF.
 pub(crate) fn object(workspace: &Workspace, toolchain: &Toolchain) -> anyhow::Result<()> {
-    process::run(
-        toolchain
-            .cargo("build", workspace)
-            .args(["--bins", "--profile", "bpf"]),
-    )?;
-    let object = workspace.object();
+    object_named(workspace, toolchain, "lb-ebpf").map(|_| ())
+}
+
+/// Builds the object of the benchmark, and returns its path.
+pub(crate) fn bench_object(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+) -> anyhow::Result<PathBuf> {
+    object_named(workspace, toolchain, "lb-bench")
+}
+
+fn object_named(
+    workspace: &Workspace,
+    toolchain: &Toolchain,
+    name: &str,
+) -> anyhow::Result<PathBuf> {
+    let mut command = toolchain.cargo("build", workspace);
+    process::run(command.args(["--bin", name, "--profile", "bpf"]))?;
+    let object = workspace.object(name);
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
-    require_btf(&object, &bytes)
+    require_btf(&object, &bytes)?;
+    Ok(object)
 }
 
 /// Builds the host's crates; `lb-agent`'s build script puts the object in.

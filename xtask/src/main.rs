@@ -1,6 +1,7 @@
 //! `cargo xtask`: sets up the toolchain, builds, tests and runs the project.
 
 mod apt;
+mod bench;
 mod build;
 mod conformance;
 mod fuzz;
@@ -41,6 +42,9 @@ enum Task {
     /// Build, then send packets of every kind through the programs and compare
     /// what comes out with a model.
     Fuzz(fuzz::Options),
+    /// Build, then measure the programs, whole nodes and the control path, next
+    /// to what they replace.
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +69,6 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Conformance(options) => conformance::run(&workspace, &options),
         Task::Verifier(options) => verifier::run(&workspace, &options),
         Task::Fuzz(options) => fuzz::run(&workspace, &options),
+        Task::Bench(options) => bench::run(&workspace, &options),
     }
 }

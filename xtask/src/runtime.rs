@@ -5,9 +5,10 @@ use anyhow::bail;
 use crate::apt::{self, Apt};
 
 /// Program and Debian package.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("iptables-restore", "iptables"),
     ("ethtool", "ethtool"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
@@ -51,7 +52,7 @@ mod tests {
         check(&PROGRAMS.map(|(program, _)| program), &[]);
         check(
             &["ethtool", "iperf3", "ping", "tcpdump", "traceroute"],
-            &["iproute2", "nftables", "curl"],
+            &["iproute2", "nftables", "iptables", "curl"],
         );
         check(&[], &PROGRAMS.map(|(_, package)| package));
     }

@@ -42,8 +42,9 @@ impl Workspace {
         self.target.join("bpf")
     }
 
-    pub(crate) fn object(&self) -> PathBuf {
-        self.bpf_target().join(BPF_TARGET).join("bpf/lb-ebpf")
+    /// An eBPF object, by the name of its binary target.
+    pub(crate) fn object(&self, name: &str) -> PathBuf {
+        self.bpf_target().join(BPF_TARGET).join("bpf").join(name)
     }
 
     /// An executable that the host build makes.

@@ -1,21 +1,44 @@
-//! Programs of the benchmark, an object of their own.
+//! Programs of the benchmark: what sends frames, what ends them, what the
+//! product is measured by, and what does nothing at all.
 
 #![no_std]
 #![no_main]
 
 mod floor;
+mod generate;
 mod replay;
+mod sink;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, xdp_action::XDP_ABORTED, xdp_action::XDP_DROP},
+    bindings::{
+        TC_ACT_SHOT,
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    },
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
 
-/// What a test run costs by itself.
+/// Run in live-frames mode: makes each frame anew and sends it out of an
+/// interface, whose peer then receives it.
+#[xdp]
+fn generate(context: XdpContext) -> u32 {
+    generate::send(&context).unwrap_or(XDP_ABORTED)
+}
+
+/// Counts and drops the frames of `generate`, whatever became of their headers.
 #[xdp(frags)]
-fn empty(_context: XdpContext) -> u32 {
-    XDP_DROP
+fn sink(context: XdpContext) -> u32 {
+    match sink::count(&context) {
+        Some(()) => XDP_DROP,
+        None => XDP_PASS,
+    }
+}
+
+/// A veth takes redirected frames where a program is, any program; and what a
+/// test run costs by itself.
+#[xdp(frags)]
+fn empty(_: XdpContext) -> u32 {
+    XDP_PASS
 }
 
 #[xdp(frags)]

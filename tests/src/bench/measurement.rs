@@ -17,7 +17,7 @@ pub struct Measurement {
     pub samples: Vec<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Part {
     Program,
@@ -40,6 +40,44 @@ pub enum Unit {
     GigabitsPerCpuSecond,
     Mebibytes,
     Count,
+}
+
+impl Part {
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Program => "One packet through one program",
+            Self::Traffic => "Traffic on a whole node",
+            Self::Control => "From a change to the kernel",
+        }
+    }
+}
+
+impl Unit {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ns",
+            Self::Microseconds => "us",
+            Self::Milliseconds => "ms",
+            Self::Seconds => "s",
+            Self::CpuSeconds => "CPU-seconds",
+            Self::PerCpuSecond => "per CPU-second",
+            Self::GigabitsPerSecond => "Gbit/s",
+            Self::GigabitsPerCpuSecond => "Gbit per CPU-second",
+            Self::Mebibytes => "MiB",
+            Self::Count => "count",
+        }
+    }
+
+    /// Whether the higher figure is the better one.
+    #[must_use]
+    pub fn is_rate(self) -> bool {
+        matches!(
+            self,
+            Self::PerCpuSecond | Self::GigabitsPerSecond | Self::GigabitsPerCpuSecond
+        )
+    }
 }
 
 /// Median of the samples, and how far they spread.

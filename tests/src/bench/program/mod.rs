@@ -5,69 +5,78 @@ mod floor;
 mod node;
 mod ways;
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use self::{node::Node, ways::Way};
-use super::measurement::{Measurement, Part, Unit};
+use super::{Measurement, Options, Part, Progress, Unit};
 
-/// How much is done.
-#[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
-    /// The object with the benchmark's own programs.
-    pub object: &'a Path,
-    /// Services beside those that packets go to.
-    pub services: u32,
-    pub repetitions: u32,
+/// What everything is compared with.
+pub(crate) const FLOOR: &str = "floor program";
+
+/// Services beside those that packets go to.
+const SERVICES: u32 = 10_000;
+
+struct Effort {
+    repetitions: u32,
     /// Packets of a run.
-    pub packets: u32,
+    packets: u32,
 }
 
-/// Name of the variant that everything is compared with.
-pub const FLOOR: &str = "floor";
-/// And of the program that does nothing.
-pub const EMPTY: &str = "empty";
+const FULL: Effort = Effort {
+    repetitions: 9,
+    packets: 1_000_000,
+};
+const QUICK: Effort = Effort {
+    repetitions: 3,
+    packets: 200_000,
+};
 
-/// # Errors
-/// The kernel refuses a step, or packets do not go the way they should; needs
-/// root.
-pub fn run(options: Options<'_>, progress: &mut dyn FnMut(&str)) -> Result<Vec<Measurement>> {
-    node::with(options.object, |node| {
-        node.fill(options.services)?;
+pub(crate) fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Measurement>> {
+    let effort = if options.quick { QUICK } else { FULL };
+    progress.part("programs", effort.repetitions.into());
+    node::with(&options.object, |node| {
+        node.fill(SERVICES)?;
         let ways = ways::prepare(node)?;
-        floor::prepare(node, options.services)?;
+        floor::prepare(node, SERVICES)?;
         let mut all = Vec::new();
-        for _ in 0..options.repetitions {
-            let mut index = 0;
-            let mut take = |load: &str, variant: &str, took: f64| {
-                if all.len() == index {
-                    all.push(measurement(load, variant, options.services));
-                }
-                all[index].samples.push(took);
-                index += 1;
-            };
-            take("nothing", EMPTY, node.run_own("empty", options.packets)?);
-            let took = node.replay_own("floor", &ways::floor(), options.packets)?;
-            take("established, one hot flow", FLOOR, took);
-            for way in &ways {
-                take(&way.name, "ours", measure(node, way, options.packets)?);
-            }
+        for repetition in 1..=effort.repetitions {
+            progress.step(&format!("round {repetition}"));
+            take(node, &ways, &effort, &mut all)?;
         }
         Ok(all)
     })
 }
 
-fn measure(node: &mut Node, way: &Way, packets: u32) -> Result<f64> {
-    node.replay(way.place, &way.template, packets, way.verdict)
+/// One sample of each.
+fn take(node: &mut Node, ways: &[Way], effort: &Effort, all: &mut Vec<Measurement>) -> Result<()> {
+    let empty = node.run_own("empty", effort.packets)?;
+    let floor = node.replay_own("floor", &ways::floor(), effort.packets)?;
+    let mut samples = vec![("empty program", empty), (FLOOR, floor)];
+    for way in ways {
+        node.forget_unassured()?;
+        let packets = if way.is_new {
+            ways::ROOM
+        } else {
+            effort.packets
+        };
+        let took = node.replay(way.place, &way.template, packets, way.verdict)?;
+        samples.push((&way.name, took));
+    }
+    if all.is_empty() {
+        all.extend(samples.iter().map(|(variant, _)| measurement(variant)));
+    }
+    for (measured, (_, took)) in all.iter_mut().zip(samples) {
+        measured.samples.push(took);
+    }
+    Ok(())
 }
 
-fn measurement(load: &str, variant: &str, services: u32) -> Measurement {
+fn measurement(variant: &str) -> Measurement {
     Measurement {
         part: Part::Program,
-        load: load.to_owned(),
+        load: "one packet".to_owned(),
         variant: variant.to_owned(),
-        services: Some(services),
+        services: Some(SERVICES),
         unit: Unit::Nanoseconds,
         samples: Vec::new(),
     }

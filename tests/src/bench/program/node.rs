@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf,
-    maps::{Array, ProgramArray},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, ProgramArray},
     programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use bytemuck::{Pod, Zeroable};
@@ -23,13 +23,13 @@ use lb_agent::{
     node,
     reconcile::{Reconciler, Snapshot},
 };
-use lb_common::{Hook, Verdict};
+use lb_common::{Connection, Hook, Tuple, Verdict};
 use nix::net::if_::if_nameindex;
 
 use crate::{
     lab::{self, Netns, Residue, forwarding, stay_on_this_cpu},
     packet::{
-        Place, at, context,
+        Place, at, context, pinned,
         wiring::{self, outer},
     },
 };
@@ -44,7 +44,8 @@ pub(super) struct Node {
     dataplane: Dataplane,
     reconciler: Reconciler,
     replay: Ebpf,
-    template: Array<aya::maps::MapData, Template>,
+    template: Array<MapData, Template>,
+    unassured: BpfHashMap<MapData, Tuple, Connection>,
     indices: BTreeMap<String, u32>,
 }
 
@@ -127,6 +128,7 @@ impl Node {
             dataplane,
             reconciler: Reconciler::new(Snapshot::default()),
             template: Array::try_from(template)?,
+            unassured: Map::LruHashMap(pinned(&options.bpffs, "UNASSURED")?).try_into()?,
             replay,
             indices,
         })
@@ -237,6 +239,15 @@ impl Node {
             verdict.name()
         );
         Ok(took)
+    }
+
+    /// Empties the table of connections of which only one side was heard.
+    pub(super) fn forget_unassured(&mut self) -> Result<()> {
+        let keys: Result<Vec<_>, _> = self.unassured.keys().collect();
+        for key in keys? {
+            self.unassured.remove(&key)?;
+        }
+        Ok(())
     }
 
     fn aim(&mut self, map: &str, program: &ProgramFd, template: &Template) -> Result<()> {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use lb_agent::model::Protocol;
-use lb_common::{Hook, Verdict};
+use lb_common::{Hook, Verdict, maps};
 
 use super::node::{ELSEWHERE, HEAD, Node, Template};
 use crate::{
@@ -22,12 +22,15 @@ pub(super) struct Way {
     pub(super) place: Place,
     pub(super) template: Template,
     pub(super) verdict: Verdict,
-    /// Every packet is of a flow that was not there before.
+    /// Every packet is of a flow that was not there before, and the table has
+    /// room for it.
     pub(super) is_new: bool,
 }
 
 /// More than a table holds, so that what comes round again is forgotten.
 const NEW_FLOWS: u32 = 1 << 22;
+/// Packets of new flows that an empty table has room for.
+pub(super) const ROOM: u32 = maps::UNASSURED as u32 / 4;
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
 
