@@ -204,7 +204,7 @@ impl NetworkKey {
 
 layout! {
     /// What goes for all Services.
-    pub struct Settings: 176 {
+    pub struct Settings: 184 {
         /// Every clusterIP and every network of [`NetworkKey::SERVICES`]
         /// equals `covers` where `masks` has ones: IPv4, then IPv6. Packets
         /// to elsewhere need no closer look.
@@ -221,6 +221,10 @@ layout! {
         /// 1 if a new connection may take the shortcut past the node's stack,
         /// and with it past what filters there; else 0.
         pub shortcut: u32,
+        /// Another number whenever routes or neighbours may have changed: what
+        /// connections remember of them is outdated.
+        pub routes: u32,
+        pub reserved: u32,
     }
 }
 

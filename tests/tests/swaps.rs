@@ -150,6 +150,7 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         xdp: XdpModeOption::Off,
         tc: TcModeOption::Auto,
         connections: lb_agent::connections::Settings::default(),
+        shortcut: lb_agent::shortcut::ShortcutOption::Never,
         trace_packets: false,
     };
     let node = &lab.node(1).netns;

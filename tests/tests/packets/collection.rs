@@ -289,6 +289,7 @@ fn a_smaller_table_takes_what_it_can() {
             limits,
             timeouts: Timeouts::default(),
         },
+        shortcut: lb_agent::shortcut::ShortcutOption::Never,
         trace_packets: false,
     })
     .unwrap();

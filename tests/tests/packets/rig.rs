@@ -75,6 +75,7 @@ impl Rig {
             xdp,
             tc: TcModeOption::Auto,
             connections: lb_agent::connections::Settings::default(),
+            shortcut: lb_agent::shortcut::ShortcutOption::Never,
             trace_packets: false,
         };
         let mut dataplane = netns.run(|| Dataplane::open(&options)).unwrap();

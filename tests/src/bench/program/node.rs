@@ -22,6 +22,7 @@ use lb_agent::{
     model::{Family, ObjectName, Protocol},
     node,
     reconcile::{Reconciler, Snapshot},
+    shortcut::ShortcutOption,
 };
 use lb_common::{Connection, Hook, Tuple, Verdict};
 use nix::net::if_::if_nameindex;
@@ -86,6 +87,7 @@ pub(super) fn with<T: Send>(
         tc: TcModeOption::Auto,
         trace_packets: false,
         connections: lb_agent::connections::Settings::default(),
+        shortcut: ShortcutOption::Always,
     };
     netns.run(|| {
         stay_on_this_cpu()?;
