@@ -142,6 +142,7 @@ fn names_and_labels() {
     let text = metrics
         .encode(Figures {
             packets: vec![(Hook::Xdp, Verdict::ALL[0], 7)],
+            shortcut: true,
             ..Figures::default()
         })
         .unwrap();
