@@ -20,9 +20,9 @@ use serde_json::Value;
 /// From a change to what follows from it.
 const LIMIT: Duration = Duration::from_secs(2);
 
-const DROPS: &str = "add table ip policy
-add chain ip policy pods { type filter hook forward priority 0; policy accept; }
-add rule ip policy pods tcp dport 80 drop
+const DROPS: &str = "add table ip guard
+add chain ip guard pods { type filter hook forward priority 0; policy accept; }
+add rule ip guard pods tcp dport 80 drop
 ";
 
 struct Site {
@@ -124,9 +124,9 @@ fn it_is_taken_while_nothing_filters_forwarded_traffic() {
     let mut site = Site::new(None, &[]);
     site.expect(true, "nothing else");
     site.nft(DROPS);
-    let took = site.expect(false, "nftables ip policy pods at forward filters");
+    let took = site.expect(false, "nftables ip guard pods at forward filters");
     assert!(took < LIMIT, "{took:?}");
-    site.nft("delete table ip policy\n");
+    site.nft("delete table ip guard\n");
     let took = site.expect(true, "nothing else");
     assert!(took < LIMIT, "{took:?}");
 }
@@ -144,15 +144,15 @@ add rule inet node in tcp dport 22 drop
 #[test]
 fn it_is_not_taken_from_the_start_where_something_filters() {
     let mut site = Site::new(Some(DROPS), &[]);
-    site.expect(false, "nftables ip policy pods at forward");
+    site.expect(false, "nftables ip guard pods at forward");
     site.agent.restart().unwrap();
-    site.expect(false, "nftables ip policy pods at forward");
+    site.expect(false, "nftables ip guard pods at forward");
 }
 
 #[test]
 fn one_may_insist() {
     let mut site = Site::new(Some(DROPS), &["--shortcut", "always"]);
-    site.expect(true, "past nftables ip policy pods at forward");
+    site.expect(true, "past nftables ip guard pods at forward");
     let pod = site.lab.add_pod(1, "pod").unwrap();
     site.expect_peer(&pod.interface, true);
     let shape = "root tbf rate 1mbit burst 10kb latency 1ms";
