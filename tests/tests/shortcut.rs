@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -14,7 +15,7 @@ use aya::{
 };
 use lb_agent::dataplane::Dataplane;
 use lb_common::{Interface, Settings};
-use lb_tests::lab::{AgentProcess, Lab, LabOptions};
+use lb_tests::lab::{AgentProcess, Lab, LabOptions, agent_binary};
 use serde_json::Value;
 
 /// From a change to what follows from it.
@@ -87,6 +88,14 @@ impl Site {
         took
     }
 
+    /// As people see it.
+    fn status(&self) -> String {
+        let mut command = Command::new(agent_binary().unwrap());
+        command.arg("status").arg("--socket");
+        let output = command.arg(self.lab.agent_socket(1)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     fn nft(&self, ruleset: &str) {
         self.lab.node(1).netns.nft(ruleset).unwrap();
     }
@@ -147,6 +156,9 @@ fn it_is_not_taken_from_the_start_where_something_filters() {
     site.expect(false, "nftables ip guard pods at forward");
     site.agent.restart().unwrap();
     site.expect(false, "nftables ip guard pods at forward");
+    let line = "shortcut: not taken, nftables ip guard pods at forward filters forwarded traffic (--shortcut auto)\n";
+    let said = site.status();
+    assert!(said.contains(line), "{said}");
 }
 
 #[test]

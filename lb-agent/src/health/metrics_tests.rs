@@ -197,6 +197,7 @@ fn names_and_labels() {
         };
         assert!(text.contains(&line), "{line}{text}");
     }
+    assert!(text.contains("\nlb_shortcut 1\n"), "{text}");
     let queued = samples(
         &text,
         "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
