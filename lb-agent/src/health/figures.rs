@@ -73,14 +73,8 @@ impl Collector for Figures {
 impl Figures {
     fn encode_shortcut(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Whether new connections take the shortcut past the node's stack";
-        let no_labels: [(Name, &str); 0] = [];
-        let value = f64::from(u8::from(self.shortcut));
-        gauges(
-            encoder,
-            "lb_shortcut",
-            help,
-            std::iter::once((no_labels, value)),
-        )
+        let metric = encoder.encode_descriptor("lb_shortcut", help, None, MetricType::Gauge)?;
+        ConstGauge::new(u32::from(self.shortcut)).encode(metric)
     }
 
     fn encode_tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
