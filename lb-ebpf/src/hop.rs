@@ -24,7 +24,10 @@ pub(crate) fn is_usable<P: Packet, F: Family>(
         return Ok(false);
     }
     if matches!(P::HOOK, Hook::Xdp) && hop.flags & Hop::XDP == 0 {
-        return Err(Verdict::Deferred);
+        return match hop.interface == packet.interface() {
+            true => Ok(false),
+            false => Err(Verdict::Deferred),
+        };
     }
     let longest = match packet.segment() {
         0 => packet.length().saturating_sub(ETHERNET as u32),

@@ -96,6 +96,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node_ips: of_node,
     };
     let mut follower = tokio::spawn(interfaces::watch(following, snapshots));
+    let (changes_of_routes, mut routes) = watch::channel(0);
+    let mut routing = tokio::spawn(interfaces::watch_routes(changes_of_routes));
     let (readings, mut filters) = watch::channel(None);
     let mut filtering = tokio::spawn(filters::watch(readings));
     let (requests, mut asked) = mpsc::channel(16);
@@ -148,6 +150,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 let snapshot = interfaces.borrow_and_update().clone();
                 agent.take_interfaces(snapshot);
             }
+            Ok(()) = routes.changed() => {
+                routes.borrow_and_update();
+                agent.forget_routes();
+            }
             Ok(()) = filters.changed() => {
                 let filters = filters.borrow_and_update().clone();
                 agent.take_filters(filters.as_ref());
@@ -158,6 +164,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             _ = retry.tick() => agent.retry(),
             result = &mut collecting => bail!("{}", ended("collection", result)),
             result = &mut follower => bail!("{}", ended("interfaces", result)),
+            result = &mut routing => bail!("{}", ended("routes", result)),
             result = &mut filtering => bail!("{}", ended("filters", result.map(Ok::<(), std::convert::Infallible>))),
             result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
             _ = terminate.recv() => break,
@@ -280,6 +287,7 @@ impl Agent {
             attached: false,
         };
         agent.tell_shortcut();
+        agent.forget_routes();
         Ok(agent)
     }
 
@@ -372,6 +380,14 @@ impl Agent {
         tracing::info!(%shortcut);
         self.shortcut = shortcut;
         self.tell_shortcut();
+    }
+
+    /// Has the programs ask the routing table again.
+    fn forget_routes(&mut self) {
+        // If it fails, they do so within a second.
+        if let Err(error) = self.dataplane.forget_routes() {
+            tracing::warn!(%error, "connections notice changed routes late");
+        }
     }
 
     fn tell_shortcut(&mut self) {

@@ -81,12 +81,24 @@ impl Dataplane {
 
     /// Says whether new connections take shortcuts.
     pub fn set_shortcut(&mut self, taken: bool) -> Result<(), DataplaneError> {
+        self.change_settings(|record| record.shortcut = taken.into())
+    }
+
+    /// Outdates what connections remember of the routing table.
+    pub fn forget_routes(&mut self) -> Result<(), DataplaneError> {
+        self.change_settings(|record| record.routes = record.routes.wrapping_add(1))
+    }
+
+    fn change_settings(
+        &mut self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), DataplaneError> {
         let failed = |source| DataplaneError::Map {
             map: "SETTINGS",
             source,
         };
         let mut record = self.settings.get(&0, 0).map_err(failed)?;
-        record.shortcut = taken.into();
+        change(&mut record);
         self.settings.set(0, record, 0).map_err(failed)
     }
 

@@ -4,6 +4,7 @@
 mod classify;
 mod facts;
 mod pattern;
+mod routes;
 mod traffic;
 mod watch;
 
@@ -12,6 +13,7 @@ use std::{fmt, io, net::IpAddr};
 pub use classify::classify;
 pub use facts::{Address, Device, Facts, Link};
 pub use pattern::{BadPattern, Pattern, Patterns};
+pub use routes::watch_routes;
 use serde::Serialize;
 pub use watch::{Options, Snapshot, watch};
 

@@ -54,6 +54,11 @@ pub const FORBIDDEN: Pair = inner(12, 10);
 
 pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub const GATEWAY1_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+pub const POD_MAC: [u8; 6] = [2, 0, 0, 8, 0, 2];
+pub const POD1_MAC: [u8; 6] = [2, 0, 0, 8, 1, 2];
+/// The host ends of the pods' interfaces.
+pub const POD_GATEWAY_MAC: [u8; 6] = [2, 0, 0, 8, 0, 1];
+pub const POD1_GATEWAY_MAC: [u8; 6] = [2, 0, 0, 8, 1, 1];
 /// What frames are addressed to.
 pub const UP0_MAC: [u8; 6] = NODE_MAC;
 pub const UP1_MAC: [u8; 6] = NODE_MAC;
@@ -66,8 +71,8 @@ pub fn batch() -> String {
     for (name, mac) in [
         ("up0", UP0_MAC),
         ("up1", UP1_MAC),
-        ("pod0", [2, 0, 0, 8, 0, 1]),
-        ("pod1", [2, 0, 0, 8, 1, 1]),
+        ("pod0", POD_GATEWAY_MAC),
+        ("pod1", POD1_GATEWAY_MAC),
     ] {
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         add(format!(
@@ -105,6 +110,20 @@ pub fn batch() -> String {
         add(format!("route add blackhole {forbidden}/{host}"));
         for (pod, name) in [(POD, "pod0"), (POD1, "pod1")] {
             add(format!("route add {}/{host} dev {name}", pod.get(family)));
+        }
+    }
+    batch
+}
+
+/// What iproute2 is told to know the link-layer addresses of the pods, too.
+#[must_use]
+pub fn known_pods() -> String {
+    let mut batch = String::new();
+    for (pod, name, mac) in [(POD, "pod0", POD_MAC), (POD1, "pod1", POD1_MAC)] {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        for family in Family::ALL {
+            let pod = pod.get(family);
+            batch += &format!("neigh add {pod} lladdr {mac} dev {name} nud permanent\n");
         }
     }
     batch

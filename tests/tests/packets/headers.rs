@@ -89,7 +89,7 @@ pub(crate) fn check(rig: &mut Rig, what: &str, request: &Frame, encode: Encode<'
         let returned = Frame {
             source: request.destination,
             destination: request.source,
-            ..sent(place, is_local, &reply)
+            ..sent(is_local, &reply)
         };
         let expected = [(Verdict::Reply, returned)];
         expect(rig, &what, place, is_local, &reply, &expected, encode);
@@ -114,7 +114,7 @@ pub(crate) fn check_request(
     let arrived = Frame {
         source: socket(seen, family, request.source.port()),
         destination: socket(backend, family, TARGET_PORT),
-        ..sent(place, is_local, request)
+        ..sent(is_local, request)
     };
     let expected = [Verdict::Opened, Verdict::Forward].map(|verdict| (verdict, arrived.clone()));
     expect(rig, what, place, is_local, request, &expected, encode);
@@ -122,7 +122,7 @@ pub(crate) fn check_request(
 }
 
 /// The frame as it leaves, its translation aside.
-pub(crate) fn sent(place: Place, is_local: bool, frame: &Frame) -> Frame {
+pub(crate) fn sent(is_local: bool, frame: &Frame) -> Frame {
     let mut sent = frame.clone();
     if !is_local {
         sent.hops -= 1;

@@ -99,7 +99,7 @@ fn jumbo_frames() {
                 let returned = Frame {
                     source: frame.destination,
                     destination: frame.source,
-                    ..sent(XDP, false, &reply)
+                    ..sent(false, &reply)
                 };
                 let expected = [(Verdict::Reply, returned)];
                 expect(

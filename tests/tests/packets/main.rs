@@ -28,6 +28,7 @@ mod refusals;
 mod rig;
 mod room;
 mod shapes;
+mod shortcuts;
 mod tables;
 mod untouched;
 mod ways;

@@ -13,7 +13,9 @@ use crate::{
         action::{TC_PASS, XDP_PASS},
     },
     socket,
-    ways::{FROM_POD, FROM_POD1, IN0, IN1, OUT0, OUT1, TO_POD, WITH_XDP, WITHOUT_XDP, XDP0, XDP1},
+    ways::{
+        FROM_POD, FROM_POD1, IN0, IN1, OUT0, OUT1, SHORT, TO_POD, WITH_XDP, WITHOUT_XDP, XDP0, XDP1,
+    },
     wiring::LOOPBACK,
 };
 
@@ -87,8 +89,16 @@ fn requests_and_replies_take_their_way_without_xdp() {
     check(XdpModeOption::Off, &WITHOUT_XDP);
 }
 
+#[test]
+fn requests_and_replies_take_the_short_way_without_xdp() {
+    check_on(Rig::with_shortcuts(XdpModeOption::Off), &SHORT);
+}
+
 fn check(xdp: XdpModeOption, ways: &[Way]) {
-    let mut rig = Rig::new(xdp);
+    check_on(Rig::new(xdp), ways);
+}
+
+fn check_on(mut rig: Rig, ways: &[Way]) {
     for (port, way) in (30_000..).zip(ways) {
         for (family, protocol) in kinds() {
             // RFC 4291, section 2.5.3: nothing from ::1 leaves the node.

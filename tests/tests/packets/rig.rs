@@ -15,6 +15,7 @@ use lb_agent::{
         frontend_key,
     },
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
+    interfaces::{Kind, Peer},
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
     shortcut::ShortcutOption,
@@ -28,7 +29,7 @@ use lb_tests::{
 
 use crate::{
     tables::Tables,
-    wiring::{batch, interfaces},
+    wiring::{batch, interfaces, known_pods},
 };
 
 pub(crate) const TARGET_PORT: u16 = 8080;
@@ -63,6 +64,22 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(xdp: XdpModeOption) -> Self {
+        Self::open(xdp, ShortcutOption::Never)
+    }
+
+    /// One that takes shortcuts, and knows the link-layer addresses of its pods.
+    pub(crate) fn with_shortcuts(xdp: XdpModeOption) -> Self {
+        let mut rig = Self::open(xdp, ShortcutOption::Always);
+        rig.netns().ip(&known_pods()).unwrap();
+        rig.take_shortcuts(true);
+        rig
+    }
+
+    pub(crate) fn take_shortcuts(&mut self, taken: bool) {
+        self.dataplane.set_shortcut(taken).unwrap();
+    }
+
+    fn open(xdp: XdpModeOption, shortcut: ShortcutOption) -> Self {
         let lab = Lab::new(&LabOptions {
             nodes: 1,
             firewall: Some(SILENCE.to_owned()),
@@ -76,7 +93,7 @@ impl Rig {
             xdp,
             tc: TcModeOption::Auto,
             connections: lb_agent::connections::Settings::default(),
-            shortcut: ShortcutOption::Never,
+            shortcut,
             trace_packets: false,
         };
         let mut dataplane = netns.run(|| Dataplane::open(&options)).unwrap();
@@ -86,7 +103,11 @@ impl Rig {
                 .map(|i| (i.name().to_str().unwrap().to_owned(), i.index()))
                 .collect()
         });
-        let interfaces = interfaces(&indices);
+        let mut interfaces = interfaces(&indices);
+        if shortcut == ShortcutOption::Always {
+            let pods = interfaces.iter_mut().filter(|one| one.kind == Kind::Pod);
+            pods.for_each(|pod| pod.peer = Peer::Free);
+        }
         let errors = netns.run(|| dataplane.sync_interfaces(&interfaces));
         assert_eq!(errors, []);
         Self {

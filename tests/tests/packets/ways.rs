@@ -11,8 +11,9 @@ use crate::{
         at,
     },
     wiring::{
-        CLIENT, CLIENT1, FAR, GATEWAY_MAC, GATEWAY1_MAC, LOOPBACK, NODE, NODE1, POD, POD1, REMOTE,
-        REMOTE1, UP0_MAC, UP1_MAC, inner,
+        CLIENT, CLIENT1, FAR, GATEWAY_MAC, GATEWAY1_MAC, LOOPBACK, NODE, NODE1, POD,
+        POD_GATEWAY_MAC, POD_MAC, POD1, POD1_GATEWAY_MAC, POD1_MAC, REMOTE, REMOTE1, UP0_MAC,
+        UP1_MAC, inner,
     },
 };
 
@@ -104,6 +105,49 @@ pub(crate) const WITH_XDP: [Way; 8] = [
         seen: None,
         request: passed(FROM_POD),
         reply: passed(TO_POD),
+    },
+];
+
+const INTO_POD: Macs = Macs::Set([POD_MAC, POD_GATEWAY_MAC]);
+const INTO_POD1: Macs = Macs::Set([POD1_MAC, POD1_GATEWAY_MAC]);
+
+/// Both sides past the stack, by TC also where XDP runs before it.
+pub(crate) const SHORT: [Way; 4] = [
+    Way {
+        what: "a pod to another on this node",
+        client: POD,
+        frontend: VIP,
+        backend: (POD1, true),
+        seen: None,
+        request: sent(FROM_POD, TC_REDIRECT, 1, INTO_POD1),
+        reply: sent(FROM_POD1, TC_REDIRECT, 1, INTO_POD),
+    },
+    Way {
+        what: "a pod to a remote backend",
+        client: POD,
+        frontend: VIP,
+        backend: (REMOTE, false),
+        seen: None,
+        request: sent(FROM_POD, TC_REDIRECT, 1, BY_UP0),
+        reply: sent(IN0, TC_REDIRECT, 1, INTO_POD),
+    },
+    Way {
+        what: "outside to a local backend",
+        client: CLIENT,
+        frontend: NODE,
+        backend: (POD1, true),
+        seen: None,
+        request: sent(IN0, TC_REDIRECT, 1, INTO_POD1),
+        reply: sent(FROM_POD1, TC_REDIRECT, 1, BY_UP0),
+    },
+    Way {
+        what: "the node to a pod of its own",
+        client: NODE,
+        frontend: VIP,
+        backend: (POD1, true),
+        seen: None,
+        request: sent(OUT0, TC_REDIRECT, 0, INTO_POD1),
+        reply: sent(FROM_POD1, TC_REDIRECT, 0, Macs::Kept),
     },
 ];
 

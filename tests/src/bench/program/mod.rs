@@ -53,7 +53,6 @@ fn take(node: &mut Node, ways: &[Way], effort: &Effort, all: &mut Vec<Measuremen
     let floor = node.replay_own("floor", &ways::floor(), effort.packets)?;
     let mut samples = vec![("empty program", empty), (FLOOR, floor)];
     for way in ways {
-        if std::env::var_os("ONLY_NEW").is_some() && !way.is_new {
             continue;
         }
         node.forget_unassured()?;

@@ -59,8 +59,8 @@ pub(super) fn prepare(node: &mut Node) -> Result<Vec<Way>> {
                 protocol,
                 suffix: format!(", {what}{v6}"),
             };
-            scene.from_outside()?;
-            scene.from_pods()?;
+            scene.serve_outside()?;
+            scene.serve_pods()?;
             if family == Family::V4 {
                 scene.many()?;
                 scene.misses();
@@ -80,7 +80,7 @@ struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    fn from_outside(&mut self) -> Result<()> {
+    fn serve_outside(&mut self) -> Result<()> {
         let client = outer(1, 2).get(self.family);
         let remote = REMOTE1.get(self.family);
         let node = NODE1.get(self.family);
@@ -115,7 +115,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    fn from_pods(&mut self) -> Result<()> {
+    fn serve_pods(&mut self) -> Result<()> {
         let client = POD.get(self.family);
         let backend = POD1.get(self.family);
         let frontend = self.serve(3, &[backend], true)?;
