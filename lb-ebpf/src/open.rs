@@ -131,7 +131,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     let is_routed = work.halves.one.path == Path::Route as u8;
     Ok(Found {
         verdict: Verdict::Opened,
-        way: match is_routed && route::fits_any::<P, F>(packet, headers)? {
+        way: match is_routed && work.resolved && route::fits_any::<P, F>(packet, headers)? {
             true => Way::Found,
             false => Way::Unknown,
         },

@@ -53,8 +53,6 @@ fn take(node: &mut Node, ways: &[Way], effort: &Effort, all: &mut Vec<Measuremen
     let floor = node.replay_own("floor", &ways::floor(), effort.packets)?;
     let mut samples = vec![("empty program", empty), (FLOOR, floor)];
     for way in ways {
-            continue;
-        }
         node.forget_unassured()?;
         let packets = if way.is_new {
             ways::ROOM

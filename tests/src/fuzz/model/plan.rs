@@ -159,7 +159,7 @@ impl Opening<'_> {
 
     pub(crate) fn route(&self, translated: &Flow) -> Route {
         let [source, destination] = [translated.source, translated.destination].map(|end| end.ip());
-        route(self.place, self.frame, source, destination)
+        route(source, destination)
     }
 
     /// XDP sends plain frames to known neighbours on uplinks that run it.

@@ -2,16 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use lb_common::Hook;
-
 use crate::{
     lab::Pair,
-    packet::{
-        Place,
-        wiring::{
-            CLIENT, CLIENT1, FAR, FORBIDDEN, GATEWAY_MAC, GATEWAY1_MAC, LOOPBACK, NODE, NODE1, POD,
-            POD1, REMOTE, REMOTE1, UP0_MAC, UP1_MAC, outer,
-        },
+    packet::wiring::{
+        CLIENT, CLIENT1, FAR, FORBIDDEN, GATEWAY_MAC, GATEWAY1_MAC, LOOPBACK, NODE, NODE1, POD,
+        POD1, REMOTE, REMOTE1, UP0_MAC, UP1_MAC, outer,
     },
 };
 
@@ -61,22 +56,13 @@ const TABLE: [(Pair, Route); 12] = [
 /// Of every link, in bytes.
 pub(crate) const MTU: usize = 1500;
 
-/// The longest frame that TC takes for one that fits: MTU, Ethernet, and a tag.
-const LONGEST: usize = 1500 + 14 + 4;
-
-pub(crate) fn route(place: Place, frame: &[u8], source: IpAddr, destination: IpAddr) -> Route {
+pub(crate) fn route(source: IpAddr, destination: IpAddr) -> Route {
     // RFC 4291, section 2.5: scopes that nobody forwards.
     if is_confined(source) || is_confined(destination) {
         return Route::NotForwarded;
     }
     let found = TABLE.iter().find(|(to, _)| to.contains(destination));
-    let route = found.map_or_else(|| on_link(destination), |(_, route)| *route);
-    match route {
-        Route::Out { interface, .. } if place.hook != Hook::Xdp && frame.len() > LONGEST => {
-            unresolved(interface)
-        }
-        route => route,
-    }
+    found.map_or_else(|| on_link(destination), |(_, route)| *route)
 }
 
 /// Interface that has an address of the node.
