@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
-    FrontendKey, Holdings, Interface, NetworkKey, Settings, Tuple, verdict::COUNTERS,
+    FrontendKey, Holdings, Interface, NetworkKey, Settings, Tuple, known, verdict::COUNTERS,
 };
 
 pub const FRONTENDS: usize = 1 << 19;
@@ -49,7 +49,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 13] = [
+pub const ALL: [Map; 14] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -84,6 +84,13 @@ pub const ALL: [Map; 13] = [
         key: Tuple::LAYOUT,
         value: Connection::LAYOUT,
         max_entries: UNASSURED as u32,
+    },
+    Map {
+        name: "KNOWN",
+        kind: "array",
+        key: "u32",
+        value: "u64",
+        max_entries: known::ELEMENTS,
     },
     Map {
         name: "HOLDINGS",

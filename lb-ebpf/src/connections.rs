@@ -13,6 +13,7 @@ use lb_common::{Connection, Hop, Life, Signal, State, Tuple, lifecycle, maps};
 use crate::{
     atomic, clock, holdings,
     interfaces::NO_PREALLOC,
+    known,
     scratch::{self, Halves, Work, barrier, lend, settled},
 };
 
@@ -58,6 +59,9 @@ pub(crate) enum Entered {
 #[inline(always)]
 pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     let check = settled(key.check());
+    if !known::may_hold(check) {
+        return None;
+    }
     let is_there = |element, into: &mut Connection| {
         read(element, check, into) && (into.life >> 32) as u32 != State::Dying as u32
     };
@@ -100,6 +104,7 @@ pub(crate) fn life_of(table: Table, halves: &mut Halves) -> Option<u64> {
 /// Enters an element if its key is free.
 #[inline(always)]
 pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Entered {
+    known::note(connection.check);
     let flags = BPF_NOEXIST.into();
     let result = match table {
         Table::Assured => ASSURED.insert(key, connection, flags),
@@ -115,6 +120,7 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
 /// Enters an unassured element in place of whatever has its key.
 #[inline(always)]
 pub(crate) fn replace(key: &Tuple, connection: &Connection) -> bool {
+    known::note(connection.check);
     UNASSURED.insert(key, connection, BPF_ANY.into()).is_ok()
 }
 

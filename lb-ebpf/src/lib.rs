@@ -26,6 +26,7 @@ mod holdings;
 mod hop;
 mod icmp;
 mod interfaces;
+mod known;
 mod limit;
 mod networks;
 mod open;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
 };
 
 use bytemuck::Zeroable as _;
@@ -17,6 +18,7 @@ use lb_common::{
 use super::{
     ConnectionTable, Dataplane, DataplaneError, bpf,
     elements::{Elements, Walk},
+    known::Known,
     load::{COLLECT, program},
     settings,
 };
@@ -39,6 +41,9 @@ pub struct Tick {
 pub struct Collector {
     program: OwnedFd,
     rounds: [Round; 2],
+    known: Arc<Known>,
+    /// The set of keys that this walk makes.
+    set: Option<u32>,
     holdings: Elements<u32, Holdings>,
     timeouts: Expectations,
     shortest: u64,
@@ -86,6 +91,8 @@ impl Dataplane {
                 Round::new(collection::ASSURED, &assured),
                 Round::new(collection::UNASSURED, &unassured),
             ],
+            known: Arc::clone(&self.connections.known),
+            set: None,
             holdings: Elements::open("HOLDINGS", &self.connections.holdings)?,
             timeouts: Expectations {
                 timeouts: timeouts.jiffies(second),
@@ -107,7 +114,10 @@ impl Collector {
         let mut read = 0;
         while read < budget {
             let before = self.rounds[self.at].elements;
-            let ended = self.step(&mut tick)?;
+            if self.at == 0 && before == 0 {
+                self.set = self.known.begin();
+            }
+            let ended = self.step(&mut tick).inspect_err(|_| self.set = None)?;
             read += self.rounds[self.at].elements - before;
             if !ended {
                 continue;
@@ -129,7 +139,9 @@ impl Collector {
         let round = &mut self.rounds[self.at];
         let (now, _) = run(round.table, &[])?;
         let mut candidates = Vec::new();
-        let ended = round.step(&self.timeouts, now, &mut candidates)?;
+        let (known, set) = (&self.known, self.set);
+        let note = |key: &Tuple| set.into_iter().for_each(|set| known.note(set, key));
+        let ended = round.step(&self.timeouts, now, note, &mut candidates)?;
         for keys in candidates.chunks(ROOM) {
             let (_, answers) = run(round.table, keys)?;
             for (key, state) in keys.iter().zip(answers) {
@@ -145,6 +157,11 @@ impl Collector {
     fn turn(&mut self) -> Option<u64> {
         let connections = self.rounds[self.at].end();
         self.at = (self.at + 1) % self.rounds.len();
+        if self.at == 0
+            && let Some(set) = self.set.take()
+        {
+            self.known.ask(set);
+        }
         (self.at == 0).then_some(connections)
     }
 }
@@ -162,12 +179,13 @@ impl Round {
         }
     }
 
-    /// Reads on. Adds the keys of what may be over to `candidates`. `true` at
-    /// the end.
+    /// Reads on. Tells every key to `note`, and adds those of what may be over to
+    /// `candidates`. `true` at the end.
     fn step(
         &mut self,
         expect: &Expectations,
         now: u32,
+        note: impl Fn(&Tuple),
         candidates: &mut Vec<Tuple>,
     ) -> Result<bool, DataplaneError> {
         let Self {
@@ -181,6 +199,7 @@ impl Round {
         } = self;
         walk.step(&mut |key, connection: &Connection| {
             *elements += 1;
+            note(key);
             let life = Life::unpack(connection.life);
             let may_be_over = if connection.flags & Connection::REPLY != 0 {
                 expect.may_be_left(*table, key.protocol, life, now)

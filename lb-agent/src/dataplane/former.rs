@@ -41,7 +41,7 @@ impl Former {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.assured.is_empty() && self.unassured.is_empty()
     }
 }

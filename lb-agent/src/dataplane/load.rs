@@ -1,6 +1,6 @@
 //! Loads the object; adopts pinned maps of the same layout.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -11,7 +11,7 @@ use lb_common::Settings;
 
 use super::{
     Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs, former::Former,
-    pins::Pins, settings,
+    known::Known, pins::Pins, settings,
 };
 use crate::shortcut::ShortcutOption;
 
@@ -30,6 +30,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let configured = pins.of("SETTINGS").exists();
     let counted = ["ASSURED", "HOLDINGS"].map(|name| pins.of(name).exists());
     let former = Former::find(&pins);
+    let has_connections = ["ASSURED", "UNASSURED"].map(|name| pins.of(name).exists()) != [false; 2];
+    let is_known = pins.of("KNOWN").exists();
 
     let mut loader = loader(options.trace_packets);
     for map in &pins.maps {
@@ -39,6 +41,10 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
     load_programs(&mut ebpf)?;
     let own_programs = [INGRESS, EGRESS].map(|name| program_id(&ebpf, name));
+    let known = Known::open(&take_map(&mut ebpf, "KNOWN")?)?;
+    if has_connections && !is_known || !former.is_empty() {
+        known.admit_all();
+    }
     let mut settings: Array<_, Settings> = take(&mut ebpf, "SETTINGS")?;
     settings::write(&mut settings, configured, &options.connections).map_err(|source| {
         DataplaneError::Map {
@@ -60,6 +66,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             assured: take_map(&mut ebpf, "ASSURED")?,
             unassured: take_map(&mut ebpf, "UNASSURED")?,
             holdings: take_map(&mut ebpf, "HOLDINGS")?,
+            known: Arc::new(known),
             former,
             miscounted: counted != [true; 2],
         },

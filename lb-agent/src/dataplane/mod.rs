@@ -10,6 +10,7 @@ mod connections;
 mod elements;
 mod former;
 mod holdings;
+mod known;
 mod load;
 mod peers;
 mod pins;
@@ -22,6 +23,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, PerCpuArray};
@@ -39,7 +41,7 @@ use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
 pub use self::collect::{Collector, Tick};
 pub use self::connections::{Census, ConnectionTable, OpenConnection};
-use self::{former::Former, pins::Pins};
+use self::{former::Former, known::Known, pins::Pins};
 use crate::{
     connections::Settings as ConnectionSettings,
     interfaces::{self, Device},
@@ -124,6 +126,7 @@ struct Connections {
     assured: Map,
     unassured: Map,
     holdings: Map,
+    known: Arc<Known>,
     /// Tables of other sizes, in use until programs of this agent are attached.
     former: Former,
     /// The holdings are not those of the connections.
@@ -186,6 +189,7 @@ impl Dataplane {
     /// version's programs are attached everywhere.
     pub fn forget_other_versions(&mut self) {
         self.settle_connections();
+        self.connections.known.rely_on_tables();
         for path in self.pins.foreign() {
             match fs::remove_file(&path) {
                 Ok(()) => {

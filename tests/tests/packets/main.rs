@@ -20,6 +20,7 @@ mod icmp;
 mod icmp_echo;
 mod icmp_told;
 mod icmp_untouched;
+mod known;
 mod lifecycle;
 mod line;
 mod paths;

@@ -308,6 +308,12 @@ impl Rig {
         self.dataplane.connection_table().unwrap().iter().count()
     }
 
+    /// Runs frames through the programs of another one.
+    pub(crate) fn replace_dataplane(&mut self, dataplane: Dataplane) {
+        self.dataplane = dataplane;
+        self.tables = Tables::open(&self.pins());
+    }
+
     pub(crate) fn dataplane(&mut self) -> &mut Dataplane {
         &mut self.dataplane
     }

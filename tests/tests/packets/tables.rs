@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Connection, Holdings, Life, Settings, State, Tuple};
+use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known};
 use lb_tests::lab::Protocol;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub(crate) struct Tables {
     unassured: Elements,
     holdings: HashMap<MapData, u32, Holdings>,
     settings: Array<MapData, Settings>,
+    known: Array<MapData, u64>,
 }
 
 impl Tables {
@@ -38,6 +39,7 @@ impl Tables {
             unassured: Map::LruHashMap(data("UNASSURED")).try_into().unwrap(),
             holdings: Map::HashMap(data("HOLDINGS")).try_into().unwrap(),
             settings: Map::Array(data("SETTINGS")).try_into().unwrap(),
+            known: Map::Array(data("KNOWN")).try_into().unwrap(),
         }
     }
 
@@ -57,6 +59,12 @@ impl Tables {
     }
 
     pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
+        let (word, bit) = known::place(key.check());
+        for set in [0, 1] {
+            let index = known::index(set, word);
+            let bits = self.known.get(&index, 0).unwrap();
+            self.known.set(index, bits | bit, 0).unwrap();
+        }
         self.of_mut(table).insert(key, connection, 0).unwrap();
     }
 
@@ -86,6 +94,20 @@ impl Tables {
 
     pub(crate) fn count(&self, table: Table) -> usize {
         self.of(table).keys().count()
+    }
+
+    /// Whether the programs look for the key in the tables.
+    pub(crate) fn may_hold(&self, key: &Tuple) -> bool {
+        let (word, bit) = known::place(key.check());
+        let set = self.known.get(&known::ASKED, 0).unwrap() as u32;
+        self.known.get(&known::index(set, word), 0).unwrap() & bit != 0
+    }
+
+    /// Has the programs look for nothing that was entered before.
+    pub(crate) fn know_nothing(&mut self) {
+        for index in 1..known::ELEMENTS {
+            self.known.set(index, 0, 0).unwrap();
+        }
     }
 
     /// Forgets all connections.
