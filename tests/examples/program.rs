@@ -15,7 +15,7 @@ fn main() {
     for m in &all {
         let s = m.summary().unwrap();
         println!(
-            "{:60} {:6} ({}..{})  {:.2}",
+            "{:60} {:6.0} ({}..{})  {:.2}",
             m.variant,
             s.median,
             s.least,

@@ -18,7 +18,7 @@ use lb_agent::{
     compile::{
         Backend, Frontend, FrontendKind, Port, PortId, Set, endpoint_frontends, frontend_key,
     },
-    dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
+    dataplane::{Collector, Dataplane, Options, TcModeOption, XdpModeOption},
     model::{Family, ObjectName, Protocol},
     node,
     reconcile::{Reconciler, Snapshot},
@@ -47,6 +47,7 @@ pub(super) struct Node {
     replay: Ebpf,
     template: Array<MapData, Template>,
     unassured: BpfHashMap<MapData, Tuple, Connection>,
+    collector: Collector,
     indices: BTreeMap<String, u32>,
 }
 
@@ -108,6 +109,8 @@ impl Node {
         if let Some(error) = errors.first() {
             bail!("{error}");
         }
+        dataplane.forget_other_versions();
+        let collector = dataplane.collector(&options.connections.timeouts)?;
         dataplane.configure(&node::Settings {
             pods_by_interface: true,
             pod_networks: BTreeSet::new(),
@@ -130,6 +133,7 @@ impl Node {
             dataplane,
             reconciler: Reconciler::new(Snapshot::default()),
             template: Array::try_from(template)?,
+            collector,
             unassured: Map::LruHashMap(pinned(&options.bpffs, "UNASSURED")?).try_into()?,
             replay,
             indices,
@@ -243,11 +247,16 @@ impl Node {
         Ok(took)
     }
 
-    /// Empties the table of connections of which only one side was heard.
-    pub(super) fn forget_unassured(&mut self) -> Result<()> {
+    /// Empties the table of connections of which only one side was heard, and does
+    /// what an agent does every second.
+    pub(super) fn settle(&mut self) -> Result<()> {
         let keys: Result<Vec<_>, _> = self.unassured.keys().collect();
         for key in keys? {
             self.unassured.remove(&key)?;
+        }
+        // The walk that has begun before goes to its end, and then another one.
+        for _ in 0..2 {
+            while self.collector.tick()?.unassured.is_none() {}
         }
         Ok(())
     }
