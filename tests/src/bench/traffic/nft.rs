@@ -73,38 +73,38 @@ ip daddr . meta l4proto . th dport vmap @service-ips
 ip daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
 }
 chain filter-prerouting {
-type filter hook prerouting priority dstnat - 10; policy accept;
+type filter hook prerouting priority -110; policy accept;
 ct state new jump firewall-check
 }
 chain filter-input {
-type filter hook input priority filter; policy accept;
+type filter hook input priority 0; policy accept;
 ct state new jump nodeport-endpoints-check
 ct state new jump service-endpoints-check
 }
 chain filter-forward {
-type filter hook forward priority filter; policy accept;
+type filter hook forward priority 0; policy accept;
 ct state new jump service-endpoints-check
 ct state new jump cluster-ips-check
 }
 chain filter-output {
-type filter hook output priority dstnat - 10; policy accept;
+type filter hook output priority -110; policy accept;
 ct state new jump service-endpoints-check
 ct state new jump firewall-check
 }
 chain filter-output-post-dnat {
-type filter hook output priority dstnat + 10; policy accept;
+type filter hook output priority -90; policy accept;
 ct state new jump cluster-ips-check
 }
 chain nat-prerouting {
-type nat hook prerouting priority dstnat; policy accept;
+type nat hook prerouting priority -100; policy accept;
 jump services
 }
 chain nat-output {
-type nat hook output priority dstnat; policy accept;
+type nat hook output priority -100; policy accept;
 jump services
 }
 chain nat-postrouting {
-type nat hook postrouting priority srcnat; policy accept;
+type nat hook postrouting priority 100; policy accept;
 jump masquerading
 }
 ";

@@ -55,7 +55,7 @@ pub(super) struct Frontends {
 impl Site {
     pub(super) fn build(variant: Variant, object: &Path) -> Result<Self> {
         let lab = Lab::new(&LabOptions::default())?;
-        let client = lab.add_pod(NODE, "client")?;
+        let client = lab.add_pod(NODE, "shell")?;
         let pods = |node, name: &str| -> Result<[Arc<Pod>; 3]> {
             let [a, b, c] = [1, 2, 3].map(|number| lab.add_pod(node, &format!("{name}{number}")));
             Ok([a?, b?, c?])
@@ -97,7 +97,7 @@ impl Site {
     /// Has it serve these Services, and waits until the measured ones answer.
     pub(super) fn serve(&mut self, services: &[Service]) -> Result<()> {
         self.balancer.serve(&self.lab, services)?;
-        if !matches!(self.variant.kind, Kind::Plain) {
+        if !self.has_no_services() {
             let number = u32::try_from(services.len())?;
             self.frontends = Frontends::of_services(number);
         }
@@ -106,12 +106,16 @@ impl Site {
             tries += 1;
             ensure!(
                 tries < 30,
-                "{:?} serves nothing: {error:#}",
-                self.variant.kind
+                "{} serves nothing: {error:#}",
+                self.variant.name()
             );
             std::thread::sleep(Duration::from_secs(1));
         }
         Ok(())
+    }
+
+    fn has_no_services(&self) -> bool {
+        matches!(self.variant.kind, Kind::Wire | Kind::Plain)
     }
 
     pub(super) fn frontends(&self) -> Frontends {
@@ -161,10 +165,11 @@ impl Site {
     }
 
     fn load(&self, object: &Path) -> Result<Generators> {
-        let frontends = match self.variant.kind {
-            Kind::Plain => self.frontends,
-            // The external IP is the same at each number of Services.
-            _ => Frontends::of_services(0),
+        // The external IP is the same at each number of Services.
+        let frontends = if self.has_no_services() {
+            self.frontends
+        } else {
+            Frontends::of_services(0)
         };
         let IpAddr::V4(destination) = frontends.far.ip() else {
             anyhow::bail!("{} is not IPv4", frontends.far);
@@ -186,11 +191,15 @@ impl Site {
         };
         // The router's end of the node's uplink.
         let port = &self.lab.node(NODE).name;
+        let sink = match self.variant.kind {
+            Kind::Wire => self.node().run(|| Sink::attach(object, "eth0"))?,
+            _ => self.router().run(|| Sink::attach(object, port))?,
+        };
         self.router().run(|| {
             Ok(Generators {
                 established: Generator::load(object, port, &established)?,
                 new_flows: Generator::load(object, port, &new_flows)?,
-                sink: Sink::attach(object, port)?,
+                sink,
             })
         })
     }

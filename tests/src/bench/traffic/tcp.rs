@@ -22,6 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Kept connections, which take turns.
 const KEPT: usize = 8;
 
+/// Longer ones count as this, in nanoseconds.
+const LONGEST: u64 = 10_000_000_000;
+
 /// How many times it was done, how long each took, and the CPU time of all.
 pub(super) struct Done {
     pub(super) count: u64,
@@ -144,7 +147,7 @@ impl Done {
         Ok(Self {
             count: 0,
             cpu: Duration::ZERO,
-            latencies: Histogram::new(3)?,
+            latencies: Histogram::new_with_bounds(1, LONGEST, 3)?,
         })
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Variant {
 
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
+    /// The sink is at the uplink, so that no node has a part in it.
+    Wire,
     /// No Services: the endpoint is addressed.
     Plain,
     Nftables,
@@ -46,6 +48,12 @@ pub(super) enum Kind {
     /// Arguments of the agent.
     Ours(&'static [&'static str]),
     Peer(String),
+}
+
+impl Variant {
+    pub(super) fn name(&self) -> &'static str {
+        self.nic.or(self.pod).or(self.node).unwrap_or_default()
+    }
 }
 
 /// All variants, in the order in which they take turns.
@@ -57,6 +65,12 @@ pub(super) fn variants(peer: Option<&str>) -> Vec<Variant> {
         node: Some(name),
     };
     let mut all = vec![
+        Variant {
+            kind: Kind::Wire,
+            nic: Some("dropped at the uplink"),
+            pod: None,
+            node: None,
+        },
         same(Kind::Plain, "plain"),
         same(Kind::Nftables, "nftables"),
         same(Kind::Iptables, "iptables"),
@@ -93,7 +107,7 @@ impl Balancer {
         let folder = manifests_of(lab);
         fs::create_dir_all(&folder)?;
         Ok(match kind {
-            Kind::Plain => Self::Plain,
+            Kind::Wire | Kind::Plain => Self::Plain,
             Kind::Nftables => Self::Nftables,
             Kind::Iptables => Self::Iptables,
             Kind::Ours(more) => {
@@ -143,6 +157,16 @@ impl Balancer {
         }
     }
 
+    /// What an agent of ours complains about.
+    pub(super) fn problems(&self) -> Result<Vec<String>> {
+        let Self::Ours(agent) = self else {
+            return Ok(Vec::new());
+        };
+        let status = agent.status()?;
+        let problems = status["problems"].as_array().into_iter().flatten();
+        Ok(problems.map(Value::to_string).collect())
+    }
+
     /// How many packets our programs have translated, by hook; none of others.
     pub(super) fn translated(&self) -> Result<BTreeMap<String, u64>> {
         let Self::Ours(agent) = self else {
@@ -186,9 +210,10 @@ fn publish(lab: &Lab, name: &str, services: &[Service]) -> Result<()> {
 
 fn wait_for(agent: &mut AgentProcess, services: usize) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
+    // Problems are no reason to wait: new flows have filled a table before.
     let is_there = |status: &Value| {
-        let length = |key: &str| status[key].as_array().map_or(0, Vec::len);
-        status["synced"] == true && length("services") == services && length("problems") == 0
+        let length = status["services"].as_array().map_or(0, Vec::len);
+        status["synced"] == true && length == services
     };
     loop {
         if agent.status().as_ref().is_ok_and(is_there) {
