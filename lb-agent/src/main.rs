@@ -16,6 +16,7 @@ use lb_agent::{
     health::{self, BindAddress},
     interfaces::{Pattern, Patterns},
     node::{NodeOptions, NodePortAddress, PodDetection},
+    shortcut::ShortcutOption,
 };
 use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
@@ -122,6 +123,11 @@ struct Run {
     /// How TC programs are attached
     #[arg(long, value_enum, default_value = "auto")]
     tc: TcModeOption,
+    /// Send packets of Service connections straight to the pod or the next hop,
+    /// past the node's stack and what filters there; changes go for new
+    /// connections
+    #[arg(long, value_enum, default_value = "auto")]
+    shortcut: ShortcutOption,
     /// Serve /livez and /healthz here; an empty string for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = BindAddress::HEALTHZ)]
     healthz_bind_address: BindAddress,
@@ -257,6 +263,7 @@ impl Run {
                 xdp: self.xdp,
                 tc: self.tc,
                 connections: self.connections.settings(memory()),
+                shortcut: self.shortcut,
                 trace_packets: self.trace_packets,
             },
             interfaces: Patterns {

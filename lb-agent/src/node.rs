@@ -169,7 +169,7 @@ fn node_port_addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interfaces::Device;
+    use crate::interfaces::{Device, Peer};
 
     fn interface(kind: Kind, addresses: &[&str]) -> Interface {
         Interface {
@@ -181,6 +181,7 @@ mod tests {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             up: true,
             is_port: false,
+            peer: Peer::Unreachable,
         }
     }
 

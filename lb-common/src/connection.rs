@@ -85,13 +85,14 @@ layout! {
     /// `translated` and take `path`. The key of the other direction is
     /// `translated.reverse()`, and it becomes `key.reverse()`; either element
     /// holds all that the other does, so one can be made from the other.
-    pub struct Connection: 80 {
+    pub struct Connection: 112 {
         pub translated: Tuple,
         /// Backend id, and the generation that was chosen.
         pub backend: u32,
         pub generation: u32,
         pub service: u32,
-        /// Interface index for [`Path::Local`].
+        /// Interface index for [`Path::Local`]; for [`Path::Route`] that of the
+        /// pod which the packets go to, if its replies come by no other.
         pub interface: u32,
         /// The same of the other direction.
         pub other_interface: u32,
@@ -106,7 +107,61 @@ layout! {
         /// [`Tuple::check`] of its own key.
         pub check: u32,
         pub reserved: u32,
+        /// The way of this direction only, for [`Path::Route`].
+        pub hop: Hop,
     }
+}
+
+layout! {
+    /// What the routing table said last. All zero: nothing yet.
+    pub struct Hop: 32 {
+        /// Index of the interface that packets leave by.
+        pub interface: u32,
+        /// The longest IP packet that the path takes, in bytes.
+        pub mtu: u16,
+        pub flags: u16,
+        /// Link-layer addresses as a frame has them.
+        pub destination_mac: [u16; 3],
+        pub source_mac: [u16; 3],
+        /// [`crate::Settings::routes`] at that time.
+        pub routes: u32,
+        /// When, in the lower 32 bits of the kernel's jiffies.
+        pub seen: u32,
+        pub reserved: u32,
+    }
+}
+
+impl Hop {
+    /// `bpf_redirect_peer` may take packets there.
+    pub const PEER: u16 = 1;
+    /// XDP may send there.
+    pub const XDP: u16 = 2;
+    /// As [`crate::Interface::REDIRECT`].
+    pub const REDIRECT: u16 = 4;
+
+    /// Becomes `other`, word by word.
+    #[inline(always)]
+    pub const fn set(&mut self, other: &Self) {
+        self.interface = other.interface;
+        self.mtu = other.mtu;
+        self.flags = other.flags;
+        self.destination_mac = other.destination_mac;
+        self.source_mac = other.source_mac;
+        self.routes = other.routes;
+        self.seen = other.seen;
+        self.reserved = other.reserved;
+    }
+
+    pub const NONE: Self = Self {
+        interface: 0,
+        mtu: 0,
+        flags: 0,
+        destination_mac: [0; 3],
+        source_mac: [0; 3],
+        routes: 0,
+        seen: 0,
+        reserved: 0,
+    };
 }
 
 impl Connection {
@@ -127,7 +182,7 @@ impl Connection {
         other
     }
 
-    /// Writes key and value of the other direction.
+    /// Writes key and value of the other direction, whose way is not known.
     #[inline(always)]
     pub const fn mirror_to(&self, key: &Tuple, other_key: &mut Tuple, other: &mut Self) {
         other_key.reverse_of(&self.translated);
@@ -143,6 +198,7 @@ impl Connection {
         other.life = self.life;
         other.check = other_key.check();
         other.reserved = 0;
+        other.hop = Hop::NONE;
     }
 }
 
@@ -224,6 +280,7 @@ mod tests {
             life: 6,
             check: key.check(),
             reserved: 0,
+            hop: Hop::default(),
         };
         let (reply_key, reply) = connection.mirror(&key);
         assert_eq!(reply_key, connection.translated.reverse());

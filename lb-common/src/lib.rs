@@ -19,7 +19,7 @@ pub mod service;
 pub mod verdict;
 
 pub use address::Address;
-pub use connection::{Connection, Fragment, FragmentKey, Path, Tuple};
+pub use connection::{Connection, Fragment, FragmentKey, Hop, Path, Tuple};
 pub use lifecycle::{Life, Signal, State};
 pub use service::{
     Affinity, Backend, ClientKey, Frontend, FrontendKey, Holdings, Interface, InterfaceKind,

@@ -165,6 +165,9 @@ impl Interface {
     pub const XDP: u32 = 2;
     /// What leaves here has passed the egress hook of a bridge.
     pub const PORT: u32 = 4;
+    /// `bpf_redirect_peer` reaches its other end, and nothing on this end has
+    /// a say in what passes.
+    pub const PEER: u32 = 8;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,7 +204,7 @@ impl NetworkKey {
 
 layout! {
     /// What goes for all Services.
-    pub struct Settings: 176 {
+    pub struct Settings: 184 {
         /// Every clusterIP and every network of [`NetworkKey::SERVICES`]
         /// equals `covers` where `masks` has ones: IPv4, then IPv6. Packets
         /// to elsewhere need no closer look.
@@ -215,6 +218,12 @@ layout! {
         pub timeouts: [u32; TIMEOUTS],
         /// Jiffies in a second.
         pub second: u32,
+        /// 1 if a new connection may take the shortcut past the node's stack,
+        /// and with it past what filters there; else 0.
+        pub shortcut: u32,
+        /// Another number whenever routes or neighbours may have changed: what
+        /// connections remember of them is outdated.
+        pub routes: u32,
         pub reserved: u32,
     }
 }

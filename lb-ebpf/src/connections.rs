@@ -8,7 +8,7 @@ use aya_ebpf::{
     btf_maps::{HashMap, LruHashMap},
     macros::btf_map,
 };
-use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle, maps};
+use lb_common::{Connection, Hop, Life, Signal, State, Tuple, lifecycle, maps};
 
 use crate::{
     atomic, clock, holdings,
@@ -116,6 +116,20 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
 #[inline(always)]
 pub(crate) fn replace(key: &Tuple, connection: &Connection) -> bool {
     UNASSURED.insert(key, connection, BPF_ANY.into()).is_ok()
+}
+
+/// Notes where the packets with this key go.
+#[inline(always)]
+pub(crate) fn remember(key: &Tuple, hop: &Hop) {
+    let element = ASSURED
+        .get_ptr_mut(key)
+        .or_else(|| UNASSURED.get_ptr_mut(key));
+    if let Some(element) = element {
+        // SAFETY: the element is memory of the map for as long as the program
+        // runs. Who reads it meanwhile, or has got it for another key, sends a
+        // packet to where it is not taken, at worst.
+        unsafe { (*element).hop.set(hop) };
+    }
 }
 
 /// Whether it was there.
@@ -246,10 +260,14 @@ fn refresh(table: Table, key: &Tuple, now: u32) {
 
 /// Moves a connection to where nothing evicts it, if there is room.
 #[inline(always)]
-fn assure(halves: &Halves) {
+fn assure(halves: &mut Halves) {
     let service = halves.one.service;
     if !holdings::take(service) {
         return;
+    }
+    if let Some(other) = pointer(Table::Unassured, &halves.other_key) {
+        // SAFETY: as in `partner`.
+        halves.other.hop.set(unsafe { &(*other).hop });
     }
     let [(forward_key, forward), (reply_key, reply)] = halves.directed();
     // The reply goes in first, so what answers a client is whole.

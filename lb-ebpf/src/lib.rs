@@ -23,6 +23,7 @@ mod family;
 mod fragments;
 mod headers;
 mod holdings;
+mod hop;
 mod icmp;
 mod interfaces;
 mod limit;

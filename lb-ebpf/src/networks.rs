@@ -41,6 +41,15 @@ pub(crate) fn may_be_service<F: Family>(address: &Address) -> bool {
     })
 }
 
+/// Whether a new connection may go past the node's stack.
+#[inline(always)]
+pub(crate) fn takes_shortcuts() -> bool {
+    settings().is_some_and(|settings| {
+        // SAFETY: one aligned word of the map.
+        unsafe { ptr::read_volatile(&raw const settings.shortcut) != 0 }
+    })
+}
+
 /// [`lb_common::PodDetection`], as a number.
 #[inline(always)]
 pub(crate) fn pod_detection() -> u32 {

@@ -2,7 +2,7 @@
 //! goes.
 
 use lb_common::{
-    Backend, Connection, Frontend, Holdings, Hook, Interface, InterfaceKind, NetworkKey, Path,
+    Backend, Connection, Frontend, Holdings, Hook, Hop, Interface, InterfaceKind, NetworkKey, Path,
     PodDetection, Slice, Tuple, Verdict,
 };
 
@@ -13,10 +13,10 @@ use crate::{
     family::Family,
     fragments,
     headers::{Headers, UDP},
-    interfaces, networks,
+    hop, interfaces, networks,
     packet::{Outcome, Packet, Step},
-    pipeline::{Found, send},
-    plan::{plan_hairpin, plan_node, plan_through},
+    pipeline::{Found, Way, send},
+    plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
     route::{self, LOOPBACK},
     scratch::{self, Scratch, Work},
     services,
@@ -103,6 +103,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     };
 
     discard_old(work)?;
+    work.way_back = false;
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
     begin(forward, key, Connection::AT_EGRESS);
@@ -117,18 +118,41 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
         Client::Pod if forward.translated.destination == key.source => {
             plan_hairpin::<P, F>(packet, forward)?;
         }
-        Client::Pod if !masquerade => {}
-        Client::Outside if !masquerade && local => {}
+        Client::Pod if !masquerade => return shorten::<P, F>(packet, headers, work),
+        Client::Outside if !masquerade && local => {
+            return shorten::<P, F>(packet, headers, work);
+        }
         Client::Pod | Client::Outside => {
             plan_through::<P, F>(packet, headers, masquerade, work)?;
         }
         Client::Node => plan_node::<P, F>(packet, key, work)?,
     }
     claim(packet, work)?;
+    let is_routed = work.halves.one.path == Path::Route as u8;
     Ok(Found {
         verdict: Verdict::Opened,
-        routed: work.halves.one.path == Path::Route as u8
-            && route::fits_any::<P, F>(packet, headers)?,
+        way: match is_routed && route::fits_any::<P, F>(packet, headers)? {
+            true => Way::Found,
+            false => Way::Unknown,
+        },
+    })
+}
+
+/// Enters the connection of a client whose address the backend may see.
+#[inline(always)]
+fn shorten<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    work: &mut Work,
+) -> Step<Found> {
+    let is_short = plan_shortcut::<P, F>(packet, headers, work)?;
+    if is_short && work.resolved {
+        hop::remember(&mut work.halves.one.hop, &work.route);
+    }
+    claim(packet, work)?;
+    Ok(Found {
+        verdict: Verdict::Opened,
+        way: Way::Found,
     })
 }
 
@@ -213,12 +237,13 @@ fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Foun
         Hook::Xdp | Hook::TcIngress => Connection::DIRECT | Connection::AT_EGRESS,
         Hook::TcEgress => Connection::DIRECT,
     };
+    work.way_back = false;
     work.halves.one_key.set(key);
     begin(&mut work.halves.one, key, flags);
     claim(packet, work)?;
     Ok(Found {
         verdict: Verdict::Opened,
-        routed: false,
+        way: Way::Unknown,
     })
 }
 
@@ -235,6 +260,7 @@ fn begin(forward: &mut Connection, key: &Tuple, flags: u16) {
     forward.path = Path::Stack as u8;
     forward.other_path = Path::Stack as u8;
     forward.reserved = 0;
+    forward.hop = Hop::NONE;
 }
 
 /// What becomes of the first packet of a flow to no frontend.

@@ -2,7 +2,7 @@
 
 use core::hint;
 
-use lb_common::{Hook, Interface, Tuple, Verdict, checksum::Delta};
+use lb_common::{Hook, Hop, Interface, Tuple, Verdict, checksum::Delta};
 
 use crate::{family::Family, route::Route};
 
@@ -118,6 +118,9 @@ pub trait Packet {
     /// Sends the packet out along `route`, past the stack.
     fn transmit(&self, route: &Route) -> Step<i32>;
 
+    /// Sends the packet where the connection remembers that it goes.
+    fn go_on(&self, hop: &Hop) -> Step<i32>;
+
     /// Sends the packet back to where it came from: out of the interface that
     /// it arrived by, or to the node that was sending it.
     fn bounce(&self) -> Step<i32>;
@@ -158,6 +161,19 @@ pub(crate) fn end<P: Packet, F: Family>(packet: &P, offset: usize) -> Step<usize
         return Err(Verdict::Malformed);
     }
     Ok(end)
+}
+
+/// Writes the link-layer addresses.
+#[inline(always)]
+pub(crate) fn write_macs(
+    packet: &impl Packet,
+    destination: [u16; 3],
+    source: [u16; 3],
+) -> Step<()> {
+    // SAFETY: `at` has checked the bounds.
+    let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(packet, 0)? };
+    *macs = [destination, source];
+    Ok(())
 }
 
 /// Bytes that are copied at least.

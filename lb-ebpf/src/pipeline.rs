@@ -13,9 +13,9 @@ use crate::{
     counters,
     family::{Family, V4, V6},
     headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
-    interfaces,
+    hop, interfaces,
     open::enters_here,
-    packet::{Outcome, Packet, Step, end},
+    packet::{Outcome, Packet, Step, end, write_macs},
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, sendable},
     scratch::{self, Scratch, Work, barrier},
@@ -26,8 +26,17 @@ use crate::{
 /// A packet that has found its connection.
 pub(crate) struct Found {
     pub(crate) verdict: Verdict,
-    /// The scratch holds the route already.
-    pub(crate) routed: bool,
+    pub(crate) way: Way,
+}
+
+/// What is known of a packet's way where its path is [`Path::Route`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Unknown,
+    /// The scratch holds the route.
+    Found,
+    /// The connection remembers it.
+    Remembered,
 }
 
 /// Handles a packet; returns what the program returns.
@@ -133,10 +142,11 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
         && Signal::is_plain(tuple.protocol, mark as u8)
         && is_settled(connection)
         && let Some(verdict) = may_follow(packet, tuple, connection)?
+        && knows_way::<P, F>(packet, &Headers { tuple, shape }, connection)?
     {
         let found = Found {
             verdict,
-            routed: false,
+            way: Way::Remembered,
         };
         let headers = Headers { tuple, shape };
         let outcome = settle::<P>(send::<P, F>(packet, &headers, connection, found));
@@ -180,6 +190,19 @@ fn is_settled(connection: &Connection) -> bool {
     state == State::Open as u32 && clock::now().wrapping_sub(seen) < clock::second()
 }
 
+/// Whether nobody needs to be asked where the packet goes.
+#[inline(always)]
+pub(crate) fn knows_way<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    connection: &Connection,
+) -> Step<bool> {
+    if connection.path != ROUTE {
+        return Ok(true);
+    }
+    hop::is_usable::<P, F>(packet, headers, &connection.hop)
+}
+
 /// Whether a packet of the connection is to be translated here; `None` if it
 /// starts a new one.
 #[inline(always)]
@@ -217,13 +240,20 @@ pub(crate) fn may_return<P: Packet>(packet: &P, connection: &Connection) -> Step
     if matches!(P::HOOK, Hook::Xdp) && connection.flags & Connection::DIRECT != 0 {
         return Err(Verdict::Deferred);
     }
-    if matches!(P::HOOK, Hook::TcIngress)
-        && services::is_elsewhere(connection.backend, connection.generation)
-        && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
-    {
+    if matches!(P::HOOK, Hook::TcIngress) && is_forged(packet, connection) {
         return Err(Verdict::ForgedReply);
     }
     Ok(())
+}
+
+/// Whether a pod says what only another one can have said, or another node.
+#[inline(always)]
+fn is_forged<P: Packet>(packet: &P, connection: &Connection) -> bool {
+    if connection.path == ROUTE && connection.other_interface != 0 {
+        return connection.other_interface != packet.interface();
+    }
+    services::is_elsewhere(connection.backend, connection.generation)
+        && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
 }
 
 /// Translates a packet and sends it the way its connection goes.
@@ -237,7 +267,8 @@ pub(crate) fn send<P: Packet, F: Family>(
     let translated = &connection.translated;
     prepare::<P, F>(packet, headers, connection, translated, &found)?;
     rewrite::<F>(packet, headers, translated)?;
-    Ok(Outcome::new(found.verdict, leave(packet, connection)?))
+    let action = leave(packet, connection, found.way)?;
+    Ok(Outcome::new(found.verdict, action))
 }
 
 /// What the way asks for before the packet is changed.
@@ -254,7 +285,7 @@ pub(crate) fn prepare<P: Packet, F: Family>(
         return Err(Verdict::Deferred);
     }
     if path == ROUTE {
-        if !found.routed {
+        if found.way == Way::Unknown {
             look_up_route::<P, F>(packet, headers, translated)?;
         }
         if !matches!(P::HOOK, Hook::TcEgress) {
@@ -270,9 +301,10 @@ const BOUNCE: u8 = Path::Bounce as u8;
 
 /// Sends a translated packet the way its connection goes.
 #[inline(always)]
-pub(crate) fn leave<P: Packet>(packet: &P, connection: &Connection) -> Step<i32> {
+pub(crate) fn leave<P: Packet>(packet: &P, connection: &Connection, way: Way) -> Step<i32> {
     match connection.path {
         STACK => Ok(P::PASS),
+        ROUTE if way == Way::Remembered => packet.go_on(&connection.hop),
         ROUTE => transmit(packet),
         BOUNCE => packet.bounce(),
         _ => match P::HOOK {
@@ -285,15 +317,23 @@ pub(crate) fn leave<P: Packet>(packet: &P, connection: &Connection) -> Step<i32>
 /// Sends the packet along the route in the scratch.
 #[inline(always)]
 fn transmit<P: Packet>(packet: &P) -> Step<i32> {
-    let work = &scratch::get()?.work;
+    let work = &mut scratch::get()?.work;
     let leaving = work.route.interface;
-    if matches!(P::HOOK, Hook::TcEgress)
-        && !work.resolved
-        && interfaces::interface(leaving).is_some()
-    {
-        return packet.resend(leaving);
+    if work.resolved {
+        write_macs(packet, work.route.destination_mac, work.route.source_mac)?;
     }
-    packet.transmit(&work.route)
+    match P::HOOK {
+        Hook::TcEgress if !work.resolved && interfaces::interface(leaving).is_some() => {
+            packet.resend(leaving)
+        }
+        Hook::TcIngress
+            if work.resolved && interfaces::interface(leaving).is_some_and(hop::is_peer) =>
+        {
+            hop::remember(&mut work.hop, &work.route);
+            packet.go_on(&work.hop)
+        }
+        _ => packet.transmit(&work.route),
+    }
 }
 
 /// Delivers or sends a packet that is translated already.

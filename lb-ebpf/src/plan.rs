@@ -1,12 +1,12 @@
 //! How the packets of a new connection go: where to, whose source they take,
 //! and on which way its replies come back.
 
-use lb_common::{Address, Connection, InterfaceKind, Path, Tuple, Verdict};
+use lb_common::{Address, Connection, Hook, InterfaceKind, Path, Tuple, Verdict};
 
 use crate::{
     family::Family,
     headers::Headers,
-    interfaces,
+    hop, interfaces, networks,
     packet::{Packet, Step},
     route::{self, Answer, LOOPBACK, Route, sendable},
     scratch::{Halves, Work},
@@ -20,6 +20,66 @@ pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Conne
     forward.other_path = Path::Bounce as u8;
     forward.flags = 0;
     Ok(())
+}
+
+/// Straight to the backend, and its replies straight back, past the stack: both
+/// or neither. `false` if something on the way has a say in what passes, or
+/// the client's address is not one that this way leads back to.
+#[inline(always)]
+pub(crate) fn plan_shortcut<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    Work {
+        halves: Halves { one: forward, .. },
+        rival,
+        route,
+        resolved,
+        back,
+        way_back,
+        ..
+    }: &mut Work,
+) -> Step<bool> {
+    if !networks::takes_shortcuts() {
+        return Ok(false);
+    }
+    let (entering, context) = (packet.interface(), packet.context());
+    let length = route::length::<P, F>(packet, headers)?;
+    let there = route::lookup::<F>(context, entering, &forward.translated, length, route);
+    let leaving = interfaces::interface(route.interface);
+    let is_pod = match (&there, leaving) {
+        (Answer::Resolved | Answer::Unresolved, Some(leaving)) if hop::is_peer(leaving) => true,
+        (Answer::Resolved | Answer::Unresolved, Some(leaving))
+            if leaving.kind == InterfaceKind::Uplink as u32 =>
+        {
+            false
+        }
+        _ => return Ok(false),
+    };
+    let is_client_known = interfaces::interface(entering).is_some_and(|entering| {
+        hop::is_peer(entering) || entering.kind == InterfaceKind::Uplink as u32
+    });
+    if !is_client_known {
+        return Ok(false);
+    }
+    let reply = &mut rival.one_key;
+    reply.reverse_of(&forward.translated);
+    let answer = route::lookup::<F>(context, route.interface, reply, length, back);
+    if !matches!(answer, Answer::Resolved | Answer::Unresolved) || back.interface != entering {
+        return Ok(false);
+    }
+    // From there, nothing but TC leads into a pod.
+    if matches!(P::HOOK, Hook::Xdp) {
+        return Err(Verdict::Deferred);
+    }
+    *resolved = matches!(there, Answer::Resolved);
+    *way_back = matches!(answer, Answer::Resolved);
+    if is_pod {
+        forward.interface = route.interface;
+    }
+    forward.path = Path::Route as u8;
+    forward.other_path = Path::Route as u8;
+    forward.flags = 0;
+    Ok(true)
 }
 
 /// The backend must answer through this node: from outside, one elsewhere; for

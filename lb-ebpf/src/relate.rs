@@ -10,7 +10,7 @@ use crate::{
     headers::{Headers, SCTP, Shape, TCP, UDP, checked_network, checked_offset},
     icmp,
     packet::{Outcome, Packet, Step, at, end},
-    pipeline::{Found, leave, may_return, prepare},
+    pipeline::{Found, Way, leave, may_return, prepare},
     scratch::{self, Error, Scratch, Work, barrier, settled},
     subprograms::Subprograms,
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -67,7 +67,7 @@ pub(crate) fn relate<P: Subprograms, F: Family>(packet: &P, network: u32) -> Ste
     };
     let found = Found {
         verdict: Verdict::Related,
-        routed: false,
+        way: Way::Unknown,
     };
     match prepare::<P, F>(packet, headers, connection, &error.translated, &found) {
         // RFC 1122, section 3.2.2: no error about an error.
@@ -76,7 +76,10 @@ pub(crate) fn relate<P: Subprograms, F: Family>(packet: &P, network: u32) -> Ste
     }
     let change = restore::<P, F>(packet, &quote, error)?;
     translate::<P, F>(packet, headers, &error.translated, change)?;
-    Ok(Outcome::new(found.verdict, leave(packet, connection)?))
+    Ok(Outcome::new(
+        found.verdict,
+        leave(packet, connection, found.way)?,
+    ))
 }
 
 /// Looks through the packet that is quoted at `offset`, in an IP packet that

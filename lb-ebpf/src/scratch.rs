@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Connection, Tuple, Verdict};
+use lb_common::{Connection, Hop, Tuple, Verdict};
 
 use crate::{connections::Table, headers::Shape, packet::Step, route::Route};
 
@@ -36,6 +36,10 @@ pub(crate) struct Work {
     pub(crate) route: Route,
     /// Whether the link-layer addresses of `route` are known.
     pub(crate) resolved: bool,
+    /// The way of what the backend answers, if it was asked for.
+    pub(crate) back: Route,
+    pub(crate) way_back: bool,
+    pub(crate) hop: Hop,
     /// Where `halves.one` was found, if it was.
     pub(crate) found: Option<Table>,
 }

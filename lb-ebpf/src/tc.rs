@@ -10,17 +10,17 @@ use aya_ebpf::{
     },
     helpers::{
         bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes,
+        bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use lb_common::{Hook, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
+use lb_common::{Hook, Hop, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     counters,
     family::Family,
-    packet::{Packet, Step, bounded, swap_macs},
+    packet::{Packet, Step, bounded, swap_macs, write_macs},
     route::{LOOPBACK, Route},
     sockets,
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -101,6 +101,24 @@ impl<D: Direction> Tc<D> {
                 PROOF => ptr::read_volatile(&raw const (*self.skb()).tc_index),
                 _ => 0,
             }
+        }
+    }
+
+    /// Has the next stack take the packet for its own: what comes in at a port of
+    /// a bridge is addressed to the bridge.
+    #[inline(always)]
+    fn be_for_host(&self) -> Step<()> {
+        const PACKET_HOST: u32 = 0;
+        // SAFETY: the context is the program's own.
+        let result = unsafe {
+            match (*self.skb()).pkt_type {
+                PACKET_HOST => 0,
+                _ => bpf_skb_change_type(self.skb(), PACKET_HOST),
+            }
+        };
+        match result {
+            0 => Ok(()),
+            _ => Err(Verdict::Refused),
         }
     }
 
@@ -361,6 +379,19 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
+    fn go_on(&self, hop: &Hop) -> Step<i32> {
+        write_macs(self, hop.destination_mac, hop.source_mac)?;
+        if matches!(D::HOOK, Hook::TcIngress) && hop.flags & Hop::PEER != 0 {
+            self.be_for_host()?;
+            // SAFETY: the helper has no precondition.
+            return Ok(unsafe { bpf_redirect_peer(hop.interface, 0) } as i32);
+        }
+        self.label(TRANSLATED);
+        // SAFETY: the helper has no precondition.
+        Ok(unsafe { bpf_redirect(hop.interface, 0) } as i32)
+    }
+
+    #[inline(always)]
     fn bounce(&self) -> Step<i32> {
         let is_leaving = matches!(D::HOOK, Hook::TcEgress);
         if is_leaving && self.interface() == LOOPBACK {
@@ -387,12 +418,7 @@ impl<D: Direction> Packet for Tc<D> {
 
     #[inline(always)]
     fn deliver(&self, interface: u32) -> Step<i32> {
-        const PACKET_HOST: u32 = 0;
-        // What comes in at a port of a bridge is addressed to the bridge.
-        // SAFETY: the context is the program's own.
-        if unsafe { bpf_skb_change_type(self.skb(), PACKET_HOST) } != 0 {
-            return Err(Verdict::Refused);
-        }
+        self.be_for_host()?;
         self.label(DELIVER);
         self.neighbour(interface, ptr::null_mut(), 0)
     }

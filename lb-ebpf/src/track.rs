@@ -8,8 +8,9 @@ use crate::{
     connections::{self, Table},
     family::Family,
     headers::{Headers, UDP},
+    hop,
     packet::{Outcome, Packet, Step},
-    pipeline::{Found, may_follow, send},
+    pipeline::{Found, Way, knows_way, may_follow, send},
     scratch::{self, Scratch, Work},
     services,
     subprograms::Subprograms,
@@ -36,7 +37,7 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
         let verdict = may_follow(packet, tuple, connection)?;
         let found = Found {
             verdict: verdict.unwrap_or(Verdict::Forward),
-            routed: false,
+            way: Way::Unknown,
         };
         return send::<P, F>(packet, &headers, connection, found);
     }
@@ -64,11 +65,17 @@ pub(crate) fn follow<P: Packet, F: Family>(
             _ => Verdict::Opened,
         });
     }
-    let found = Found {
-        verdict,
-        routed: false,
+    let connection = &work.halves.one;
+    let way = match knows_way::<P, F>(packet, headers, connection)? {
+        true => Way::Remembered,
+        false => Way::Unknown,
     };
-    send::<P, F>(packet, headers, &work.halves.one, found)
+    let outcome = send::<P, F>(packet, headers, connection, Found { verdict, way })?;
+    if way == Way::Unknown && work.resolved {
+        hop::remember(&mut work.hop, &work.route);
+        connections::remember(&work.halves.one_key, &work.hop);
+    }
+    Ok(outcome)
 }
 
 /// Whether the connection of a client's packet is over, so that the packet

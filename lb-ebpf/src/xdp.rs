@@ -9,12 +9,12 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
-use lb_common::{Hook, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
+use lb_common::{Hook, Hop, Interface, InterfaceKind, Tuple, Verdict, checksum::Delta};
 
 use crate::{
     family::Family,
     interfaces,
-    packet::{Packet, Step, at, bounded, swap_macs},
+    packet::{Packet, Step, at, bounded, swap_macs, write_macs},
     route::Route,
     sockets,
 };
@@ -32,6 +32,11 @@ impl Xdp {
     fn leave(&self, by: u32) -> Step<i32> {
         let by_redirect = interfaces::interface(by)
             .is_none_or(|interface| interface.flags & Interface::REDIRECT != 0);
+        self.send(by, by_redirect)
+    }
+
+    #[inline(always)]
+    fn send(&self, by: u32, by_redirect: bool) -> Step<i32> {
         if by == self.interface() && !by_redirect {
             return Ok(XDP_TX.cast_signed());
         }
@@ -189,11 +194,13 @@ impl Packet for Xdp {
 
     #[inline(always)]
     fn transmit(&self, route: &Route) -> Step<i32> {
-        // SAFETY: `at` has checked the bounds.
-        let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(self, 0)? };
-        macs[0] = route.destination_mac;
-        macs[1] = route.source_mac;
         self.leave(route.interface)
+    }
+
+    #[inline(always)]
+    fn go_on(&self, hop: &Hop) -> Step<i32> {
+        write_macs(self, hop.destination_mac, hop.source_mac)?;
+        self.send(hop.interface, hop.flags & Hop::REDIRECT != 0)
     }
 
     #[inline(always)]

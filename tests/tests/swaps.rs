@@ -18,9 +18,10 @@ use std::{
 use lb_agent::{
     compile::{self, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
-    interfaces::{Device, Interface, Kind},
+    interfaces::{Device, Interface, Kind, Peer},
     model::{self, ObjectName},
     reconcile::Reconciler,
+    shortcut::ShortcutOption,
 };
 use lb_tests::lab::{Family, Lab, LabOptions, Protocol};
 use nix::net::if_::if_nametoindex;
@@ -150,6 +151,7 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         xdp: XdpModeOption::Off,
         tc: TcModeOption::Auto,
         connections: lb_agent::connections::Settings::default(),
+        shortcut: ShortcutOption::Never,
         trace_packets: false,
     };
     let node = &lab.node(1).netns;
@@ -166,6 +168,7 @@ fn ten_thousand_swaps_lead_nobody_astray() {
         addresses: Vec::new(),
         up: true,
         is_port: false,
+        peer: Peer::Unreachable,
     };
 
     let (ready, stop) = (AtomicBool::new(false), AtomicBool::new(false));

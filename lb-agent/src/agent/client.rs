@@ -64,10 +64,23 @@ fn render(status: &Value) -> String {
     );
     for interface in list(&status["interfaces"]) {
         let [name, kind, xdp, tc] = ["name", "kind", "xdp", "tc"].map(|key| text(&interface[key]));
+        let peer = match interface["peer"] == Value::Bool(true) {
+            true => " peer",
+            false => "",
+        };
         out.push_str(&format!(
-            "interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}\n"
+            "interface {name:<16} {kind:<7} xdp {xdp:<8} tc {tc}{peer}\n"
         ));
     }
+    let shortcut = &status["shortcut"];
+    let [mode, reason] = ["mode", "reason"].map(|key| text(&shortcut[key]));
+    let taken = match shortcut["taken"] == Value::Bool(true) {
+        true => "taken",
+        false => "not taken",
+    };
+    out.push_str(&format!(
+        "shortcut: {taken}, {reason} (--shortcut {mode})\n"
+    ));
     let tables = ["assured", "unassured"].map(|name| {
         let table = &status["connections"][name];
         let [count, limit] = ["connections", "limit"].map(|key| text(&table[key]));

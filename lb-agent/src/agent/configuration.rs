@@ -26,6 +26,7 @@ pub(super) fn describe(options: &Options) -> Value {
         "socket": options.socket,
         "xdp": value_name(dataplane.xdp),
         "tc": value_name(dataplane.tc),
+        "shortcut": value_name(dataplane.shortcut),
         "conntrack": connections(&dataplane.connections),
         "tracePackets": dataplane.trace_packets,
         "nodePortAddresses": texts(&options.node.node_port_addresses),

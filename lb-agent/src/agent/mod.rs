@@ -33,11 +33,13 @@ pub use self::{
 use crate::{
     connections::Settings as ConnectionSettings,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
+    filters::{self, Filters},
     health::{self, Health},
     interfaces,
     model::{Change, Node},
     node::{self, NodeOptions},
     reconcile::Reconciler,
+    shortcut::{Shortcut, ShortcutOption},
     store::Store,
     watch as sources,
 };
@@ -94,6 +96,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         node_ips: of_node,
     };
     let mut follower = tokio::spawn(interfaces::watch(following, snapshots));
+    let (readings, mut filters) = watch::channel(None);
+    let mut filtering = tokio::spawn(filters::watch(readings));
     let (requests, mut asked) = mpsc::channel(16);
     let socket = options.socket.clone();
     let mut server = tokio::spawn(async move { status::serve(&socket, requests).await });
@@ -108,7 +112,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         events,
     );
     let room = Room::new(limits);
-    let mut agent = Agent::new(&options.node_name, options.node, dataplane, health, room)?;
+    let mode = options.dataplane.shortcut;
+    let mut agent = Agent::new(
+        &options.node_name,
+        options.node,
+        mode,
+        dataplane,
+        health,
+        room,
+    )?;
     let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -136,12 +148,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 let snapshot = interfaces.borrow_and_update().clone();
                 agent.take_interfaces(snapshot);
             }
+            Ok(()) = filters.changed() => {
+                let filters = filters.borrow_and_update().clone();
+                agent.take_filters(filters.as_ref());
+            }
             Some(request) = asked.recv() => agent.answer(request),
             Some(request) = scraped.recv() => agent.count(request),
             Some(tick) = collected.recv() => agent.take_tick(tick),
             _ = retry.tick() => agent.retry(),
             result = &mut collecting => bail!("{}", ended("collection", result)),
             result = &mut follower => bail!("{}", ended("interfaces", result)),
+            result = &mut filtering => bail!("{}", ended("filters", result.map(Ok::<(), std::convert::Infallible>))),
             result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -214,6 +231,9 @@ struct Agent {
     /// What the programs were told last.
     settings: Option<node::Settings>,
     settings_error: Option<String>,
+    shortcut: Shortcut,
+    /// Whether the programs were told of it.
+    shortcut_told: Result<(), String>,
     started: Instant,
     /// When failed writes are tried again, and for how long they rest then.
     retry_at: Duration,
@@ -230,13 +250,14 @@ impl Agent {
     fn new(
         node_name: &str,
         node_options: NodeOptions,
+        mode: ShortcutOption,
         dataplane: Dataplane,
         health: Health,
         room: Room,
     ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
         let connections = dataplane.connection_table()?;
-        Ok(Self {
+        let mut agent = Self {
             store: Store::default(),
             reconciler,
             dataplane,
@@ -249,13 +270,17 @@ impl Agent {
             node_options,
             settings: None,
             settings_error: None,
+            shortcut: Shortcut::decide(mode, None),
+            shortcut_told: Ok(()),
             started: Instant::now(),
             retry_at: Duration::ZERO,
             retry_rest: TICK,
             programmed: false,
             swept: false,
             attached: false,
-        })
+        };
+        agent.tell_shortcut();
+        Ok(agent)
     }
 
     fn take(&mut self, batch: Vec<Change>) {
@@ -339,6 +364,24 @@ impl Agent {
         }
     }
 
+    fn take_filters(&mut self, filters: Option<&Filters>) {
+        let shortcut = Shortcut::decide(self.shortcut.mode, filters);
+        if self.shortcut == shortcut {
+            return;
+        }
+        tracing::info!(%shortcut);
+        self.shortcut = shortcut;
+        self.tell_shortcut();
+    }
+
+    fn tell_shortcut(&mut self) {
+        let told = self.dataplane.set_shortcut(self.shortcut.taken);
+        self.shortcut_told = told.map_err(|error| error.to_string());
+        if let Err(error) = &self.shortcut_told {
+            tracing::warn!(%error, "will retry");
+        }
+    }
+
     fn attach(&mut self) {
         if !self.knows_interfaces() {
             return;
@@ -362,6 +405,15 @@ impl Agent {
     fn retry(&mut self) {
         if self.settings_error.is_some() {
             self.refresh_node();
+        }
+        if self.shortcut_told.is_err() {
+            self.tell_shortcut();
+        }
+        if self.attached
+            && let Some(snapshot) = &self.snapshot
+            && let Err(error) = self.dataplane.refresh_peers(&snapshot.interfaces)
+        {
+            tracing::warn!(%error, "will retry");
         }
         let now = self.started.elapsed();
         if self.programmed && now >= self.retry_at {

@@ -40,6 +40,7 @@ impl Agent {
             ));
         }
         problems.extend(self.settings_error.clone());
+        problems.extend(self.shortcut_told.clone().err());
         problems.extend(self.health.problems().cloned());
         problems.extend(self.room_problems());
         let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
@@ -57,6 +58,7 @@ impl Agent {
             node: self.node_name.clone(),
             interfaces: self.dataplane.attached(),
             services: self.services(&mut problems),
+            shortcut: self.shortcut.clone(),
             connections: TablesStatus::new(&self.room),
             problems,
             counters,

@@ -58,7 +58,9 @@ impl Agent {
             programmed: self.programmed,
             dirty: self.store.is_dirty(),
             writes,
-            impeded: self.settings_error.is_some() || !self.attachment_errors.is_empty(),
+            impeded: self.settings_error.is_some()
+                || self.shortcut_told.is_err()
+                || !self.attachment_errors.is_empty(),
         };
         let warnings = self.warnings();
         self.health.look(standing.progress(), failures, warnings);

@@ -218,6 +218,7 @@ impl Agent {
         let collected = self.room.collected.iter();
         Figures {
             packets: packets.unwrap_or_default(),
+            shortcut: self.shortcut.taken,
             tables: self.room.tables().map(table_figures).into(),
             services: services.collect(),
             collected: collected

@@ -16,6 +16,7 @@ use crate::{
     compile::FrontendKind,
     dataplane::{Attached, Census, DataplaneError},
     model::{Family, Protocol, ServiceType},
+    shortcut::Shortcut,
 };
 
 /// State of one agent.
@@ -26,6 +27,7 @@ pub struct Status {
     pub node: String,
     pub interfaces: Vec<Attached>,
     pub services: Vec<ServiceStatus>,
+    pub shortcut: Shortcut,
     pub connections: TablesStatus,
     /// One line each.
     pub problems: Vec<String>,

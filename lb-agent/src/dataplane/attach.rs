@@ -28,12 +28,10 @@ use super::{
     DataplaneError, bpffs,
     load::{EGRESS, INGRESS, XDP, program},
 };
-use crate::interfaces::{Device, Interface, Kind};
+use crate::interfaces::{Device, FILTER_PRIORITY as PRIORITY, Interface, Kind};
 
 const LOOPBACK: u32 = 1;
 
-/// Where our filter sits among others of a clsact qdisc.
-const PRIORITY: u16 = 0x4c42;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 /// `--xdp`.
@@ -78,6 +76,8 @@ pub struct Attached {
     pub kind: Kind,
     pub xdp: XdpMode,
     pub tc: TcMode,
+    /// Shortcuts lead to its other end.
+    pub peer: bool,
 }
 
 /// An interface that could not be brought under control.
@@ -118,8 +118,13 @@ impl Attachments {
         }
     }
 
-    pub(super) fn list(&self) -> Vec<Attached> {
-        self.attached.values().cloned().collect()
+    /// Those in `peers` are said to be reached by shortcuts.
+    pub(super) fn list(&self, peers: &BTreeSet<u32>) -> Vec<Attached> {
+        let mut list: Vec<Attached> = self.attached.values().cloned().collect();
+        for attached in &mut list {
+            attached.peer = peers.contains(&attached.index);
+        }
+        list
     }
 
     /// Whether an attempt will be made to run XDP here.
@@ -237,6 +242,7 @@ impl Attachments {
             kind: interface.kind,
             xdp,
             tc: self.tc,
+            peer: false,
         })
     }
 

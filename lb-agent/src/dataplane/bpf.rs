@@ -1,5 +1,6 @@
-//! bpf(2) itself, for what aya does not offer: batches of elements, and test
-//! runs of a program on another thread than its object's.
+//! bpf(2) itself, for what aya does not offer: batches of elements, test runs of
+//! a program on another thread than its object's, and which programs an
+//! interface has without the right to open them.
 
 use std::{
     io,
@@ -9,7 +10,10 @@ use std::{
 
 use aya::Pod;
 use aya_obj::generated::{
-    bpf_attr__bindgen_ty_3 as BatchAttributes, bpf_attr__bindgen_ty_7 as TestRunAttributes, bpf_cmd,
+    bpf_attach_type, bpf_attr__bindgen_ty_3 as BatchAttributes,
+    bpf_attr__bindgen_ty_7 as TestRunAttributes, bpf_attr__bindgen_ty_10 as QueryAttributes,
+    bpf_attr__bindgen_ty_10__bindgen_ty_1 as Target,
+    bpf_attr__bindgen_ty_10__bindgen_ty_2 as Count, bpf_cmd,
 };
 
 /// How far a batch got.
@@ -106,6 +110,49 @@ pub(super) fn test_run(program: BorrowedFd<'_>, mark: u32, frame: &mut [u8]) -> 
         }
     }
     Err(io::ErrorKind::Interrupted.into())
+}
+
+/// Ids of the TCX programs of an interface, in one direction; none where the
+/// kernel has no TCX.
+pub(super) fn query_tcx(interface: u32, direction: bpf_attach_type) -> io::Result<Vec<u32>> {
+    /// BPF_MPROG_MAX.
+    const MOST: usize = 64;
+    let mut ids = [0_u32; MOST];
+    let mut attributes = QueryAttributes {
+        __bindgen_anon_1: Target {
+            target_ifindex: interface,
+        },
+        attach_type: direction as u32,
+        query_flags: 0,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr().expose_provenance() as u64,
+        __bindgen_anon_2: Count { count: MOST as u32 },
+        _bitfield_align_1: [],
+        _bitfield_1: QueryAttributes::new_bitfield_1(),
+        prog_attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the kernel writes `count` ids at most, which is how many there is
+    // room for.
+    let result = unsafe {
+        bpf(
+            bpf_cmd::BPF_PROG_QUERY,
+            (&raw mut attributes).cast(),
+            size_of::<QueryAttributes>(),
+        )
+    };
+    match result.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) => {
+            // SAFETY: both fields of the union are the same number.
+            let count = unsafe { attributes.__bindgen_anon_2.count };
+            Ok(ids.into_iter().take(count as usize).collect())
+        }
+        // No such hook; no such interface, or nothing there.
+        Err((Some(libc::EINVAL | libc::ENOENT | libc::ENODEV), _)) => Ok(Vec::new()),
+        Err((_, error)) => Err(error),
+    }
 }
 
 /// # Safety

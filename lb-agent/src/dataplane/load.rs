@@ -1,5 +1,7 @@
 //! Loads the object; adopts pinned maps of the same layout.
 
+use std::collections::BTreeSet;
+
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapError},
@@ -11,6 +13,7 @@ use super::{
     Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs, former::Former,
     pins::Pins, settings,
 };
+use crate::shortcut::ShortcutOption;
 
 pub(super) const XDP: &str = "lb_xdp";
 pub(super) const INGRESS: &str = "lb_ingress";
@@ -35,6 +38,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     }
     let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
     load_programs(&mut ebpf)?;
+    let own_programs = [INGRESS, EGRESS].map(|name| program_id(&ebpf, name));
     let mut settings: Array<_, Settings> = take(&mut ebpf, "SETTINGS")?;
     settings::write(&mut settings, configured, &options.connections).map_err(|source| {
         DataplaneError::Map {
@@ -61,6 +65,9 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         },
         attachments: Attachments::new(&options.bpffs, options.xdp, options.tc),
         pins,
+        own_programs,
+        peers: BTreeSet::new(),
+        any_peer: options.shortcut == ShortcutOption::Always,
         adopted,
         ebpf,
     };
@@ -98,6 +105,12 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
         classifier.load().map_err(refused(name))?;
     }
     Ok(())
+}
+
+/// 0, which is no program's, if the kernel does not say.
+fn program_id(ebpf: &Ebpf, name: &str) -> u32 {
+    let info = ebpf.program(name).map(aya::programs::Program::info);
+    info.and_then(Result::ok).map_or(0, |info| info.id())
 }
 
 pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, DataplaneError>

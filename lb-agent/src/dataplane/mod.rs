@@ -11,12 +11,14 @@ mod elements;
 mod former;
 mod holdings;
 mod load;
+mod peers;
 mod pins;
 mod settings;
 mod tables;
 mod trace;
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -41,6 +43,7 @@ use self::{former::Former, pins::Pins};
 use crate::{
     connections::Settings as ConnectionSettings,
     interfaces::{self, Device},
+    shortcut::ShortcutOption,
 };
 
 #[derive(Debug, Error)]
@@ -83,6 +86,9 @@ pub struct Options {
     pub xdp: XdpModeOption,
     pub tc: TcModeOption,
     pub connections: ConnectionSettings,
+    /// Whether new connections may take shortcuts, and past what;
+    /// [`Dataplane::set_shortcut`] says if they do.
+    pub shortcut: ShortcutOption,
     /// Log every packet's verdict. For a person who looks, never for load.
     pub trace_packets: bool,
 }
@@ -102,6 +108,12 @@ pub struct Dataplane {
     connections: Connections,
     attachments: Attachments,
     pins: Pins,
+    /// Ids of the TC programs.
+    own_programs: [u32; 2],
+    /// Indices of the interfaces whose other end shortcuts lead to.
+    peers: BTreeSet<u32>,
+    /// They lead to every other end that can be reached.
+    any_peer: bool,
     /// Whether maps of an earlier agent were found and taken over.
     adopted: bool,
     ebpf: aya::Ebpf,
@@ -141,10 +153,10 @@ impl Dataplane {
             .collect();
         // Where XDP may run, TC must know before it does.
         let may_run = |this: &Self, interface: &_| this.attachments.may_run_xdp(interface);
-        let mut errors = self.write_interfaces(&framed, may_run);
+        let mut errors = self.write_interfaces(&framed, may_run, Self::was_peer);
         errors.extend(self.attachments.sync(&mut self.ebpf, &framed));
         let runs = |this: &Self, interface: &_| this.attachments.runs_xdp(interface);
-        errors.extend(self.write_interfaces(&framed, runs));
+        errors.extend(self.write_interfaces(&framed, runs, Self::is_peer));
         errors
     }
 
@@ -167,7 +179,7 @@ impl Dataplane {
     /// Interfaces with programs on them.
     #[must_use]
     pub fn attached(&self) -> Vec<Attached> {
-        self.attachments.list()
+        self.attachments.list(&self.peers)
     }
 
     /// Removes pinned maps of other layouts and sizes. To be called when this

@@ -26,6 +26,8 @@ pub(super) fn write(
         connection_quota: connections.limits.of_service(),
         timeouts: connections.timeouts.jiffies(second),
         second,
+        // Until it is known again what filters there are.
+        shortcut: 0,
         ..before
     };
     map.set(0, record, 0)
@@ -74,6 +76,17 @@ impl Dataplane {
             false => PodDetection::Network,
         };
         record.pods = detection as u32;
+        self.settings.set(0, record, 0).map_err(failed)
+    }
+
+    /// Says whether new connections take shortcuts.
+    pub fn set_shortcut(&mut self, taken: bool) -> Result<(), DataplaneError> {
+        let failed = |source| DataplaneError::Map {
+            map: "SETTINGS",
+            source,
+        };
+        let mut record = self.settings.get(&0, 0).map_err(failed)?;
+        record.shortcut = taken.into();
         self.settings.set(0, record, 0).map_err(failed)
     }
 

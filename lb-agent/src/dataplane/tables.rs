@@ -115,10 +115,12 @@ impl Dataplane {
         &mut self,
         interfaces: &[interfaces::Interface],
         xdp: impl Fn(&Self, &interfaces::Interface) -> bool,
+        peer: impl Fn(&Self, &interfaces::Interface) -> bool,
     ) -> Vec<AttachmentError> {
         let node: HashMap<Family, Address> = node_addresses(interfaces);
         let mut records = HashMap::new();
         let mut owners = HashMap::new();
+        let mut peers = BTreeSet::new();
         for interface in interfaces {
             let own = |family| -> Address {
                 let first = interface.addresses.iter().copied();
@@ -139,6 +141,10 @@ impl Dataplane {
             if interface.is_port {
                 flags |= Interface::PORT;
             }
+            if peer(self, interface) {
+                flags |= Interface::PEER;
+                peers.insert(interface.index);
+            }
             let record = Interface {
                 kind: kind(interface.kind) as u32,
                 flags,
@@ -154,6 +160,7 @@ impl Dataplane {
                 owners.insert(Address::from(address), interface.index);
             }
         }
+        self.peers = peers;
         let mut errors = Vec::new();
         let mut note = |what: String, result: Result<(), MapError>| {
             if let Err(error) = result

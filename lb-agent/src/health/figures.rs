@@ -21,6 +21,8 @@ pub struct Figures {
     /// Packets by hook and verdict.
     pub packets: Vec<(Hook, Verdict, u64)>,
     pub tables: Vec<Table>,
+    /// New connections take it.
+    pub shortcut: bool,
     /// In any order.
     pub services: Vec<Service>,
     /// Connections that were removed, by protocol number and last state.
@@ -53,6 +55,7 @@ impl Collector for Figures {
             (labels, count)
         });
         counters(&mut encoder, "lb_packets", help, packets)?;
+        self.encode_shortcut(&mut encoder)?;
         self.encode_tables(&mut encoder)?;
         self.encode_services(&mut encoder)?;
         let help = "Connections that were removed because they were over";
@@ -68,6 +71,12 @@ impl Collector for Figures {
 }
 
 impl Figures {
+    fn encode_shortcut(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Whether new connections take the shortcut past the node's stack";
+        let metric = encoder.encode_descriptor("lb_shortcut", help, None, MetricType::Gauge)?;
+        ConstGauge::new(u32::from(self.shortcut)).encode(metric)
+    }
+
     fn encode_tables(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let of = |value: fn(&Table) -> f64| {
             let tables = self.tables.iter();

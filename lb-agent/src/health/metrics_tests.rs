@@ -142,6 +142,7 @@ fn names_and_labels() {
     let text = metrics
         .encode(Figures {
             packets: vec![(Hook::Xdp, Verdict::ALL[0], 7)],
+            shortcut: true,
             ..Figures::default()
         })
         .unwrap();
@@ -196,6 +197,7 @@ fn names_and_labels() {
         };
         assert!(text.contains(&line), "{line}{text}");
     }
+    assert!(text.contains("\nlb_shortcut 1\n"), "{text}");
     let queued = samples(
         &text,
         "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",

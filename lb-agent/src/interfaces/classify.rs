@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Interface, Kind,
+    Interface, Kind, Peer,
     facts::{Device, Facts, Link},
     pattern::{Patterns, verdict},
 };
@@ -21,15 +21,20 @@ pub fn classify(facts: &Facts, node_ips: &[IpAddr], patterns: &Patterns) -> Vec<
         .links
         .iter()
         .filter_map(|(index, link)| {
+            let kind = view.kind(*index, link)?;
             Some(Interface {
                 index: *index,
                 name: link.name.clone(),
-                kind: view.kind(*index, link)?,
+                kind,
                 device: link.device,
                 mac: link.mac,
                 addresses: view.addresses(*index).to_vec(),
                 up: link.up,
                 is_port: link.controller.is_some(),
+                peer: match kind {
+                    Kind::Pod => view.peer(*index, link),
+                    Kind::Uplink | Kind::Local => Peer::Unreachable,
+                },
             })
         })
         .collect()
@@ -63,6 +68,9 @@ impl fmt::Display for Refusal {
         })
     }
 }
+
+/// What a veth has that is up and was given no other.
+const NO_QDISC: &str = "noqueue";
 
 struct View<'a> {
     facts: &'a Facts,
@@ -126,6 +134,17 @@ impl<'a> View<'a> {
             return Some(Kind::Pod);
         }
         (!self.addresses(index).is_empty()).then_some(Kind::Local)
+    }
+
+    fn peer(&self, index: u32, link: &Link) -> Peer {
+        if !is_pod_end(link) || link.controller.is_some() {
+            return Peer::Unreachable;
+        }
+        let has_qdisc = link.qdisc.as_deref() != Some(NO_QDISC);
+        if has_qdisc || self.facts.filtered.contains(&index) {
+            return Peer::Guarded;
+        }
+        Peer::Free
     }
 
     fn refusal(&self, index: u32, link: &Link) -> Option<Refusal> {

@@ -24,6 +24,8 @@ pub struct Facts {
     /// Indices of the interfaces that default routes of the main table leave
     /// by, of either family.
     pub default_routes: BTreeSet<u32>,
+    /// Indices of the interfaces that others have put TC filters on.
+    pub filtered: BTreeSet<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Link {
     /// Index of the other end of a veth, or of the device below. It is one of
     /// another namespace if the device says so.
     pub lower: Option<u32>,
+    /// Kind of the root qdisc.
+    pub qdisc: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,7 @@ pub(super) struct Stale {
     pub(super) links: bool,
     pub(super) addresses: bool,
     pub(super) routes: bool,
+    pub(super) filters: bool,
 }
 
 impl Stale {
@@ -74,6 +79,7 @@ impl Stale {
         links: true,
         addresses: true,
         routes: true,
+        filters: true,
     };
 }
 
@@ -157,6 +163,7 @@ impl Facts {
         }
         let index = message.header.index;
         self.links.remove(&index);
+        self.filtered.remove(&index);
         self.addresses.retain(|address| address.interface != index);
         stale.routes |= self.default_routes.contains(&index);
         // The other end may have moved to another namespace, of which the end
@@ -176,12 +183,14 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
     let mut controller = None;
     let mut lower = None;
     let mut elsewhere = false;
+    let mut qdisc = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Controller(index) => controller = Some(*index).filter(|i| *i != 0),
             LinkAttribute::Link(index) => lower = Some(*index).filter(|i| *i != 0),
+            LinkAttribute::Qdisc(kind) => qdisc = Some(kind.clone()),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(|info| match info {
@@ -211,6 +220,7 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         controller,
         lower: lower.filter(|_| !elsewhere),
+        qdisc,
     })
 }
 

@@ -4,6 +4,7 @@
 mod classify;
 mod facts;
 mod pattern;
+mod traffic;
 mod watch;
 
 use std::{fmt, io, net::IpAddr};
@@ -13,6 +14,10 @@ pub use facts::{Address, Device, Facts, Link};
 pub use pattern::{BadPattern, Pattern, Patterns};
 use serde::Serialize;
 pub use watch::{Options, Snapshot, watch};
+
+/// The priority of the dataplane's own filters, which tells them from those of
+/// others.
+pub const FILTER_PRIORITY: u16 = 0x4c42;
 
 /// One interface that matters to the dataplane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +36,21 @@ pub struct Interface {
     pub up: bool,
     /// A port of a bridge, bond or team: what leaves by it left by that first.
     pub is_port: bool,
+    pub peer: Peer,
+}
+
+/// Whether packets may be handed to the other end of an interface at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peer {
+    /// They cannot be: it is not a pod's, no veth, or a port of a bridge, which
+    /// routes lead to instead.
+    #[default]
+    Unreachable,
+    /// A qdisc or a filter of somebody else would be passed by, or it is not
+    /// known.
+    Guarded,
+    /// Nothing that netlink tells of has a say there.
+    Free,
 }
 
 /// The role of an interface.
@@ -63,6 +83,8 @@ pub enum Error {
     Socket(#[source] io::Error),
     #[error("cannot list interfaces, addresses and routes: {0}")]
     Dump(#[source] rtnetlink::Error),
+    #[error("cannot list traffic control: {0}")]
+    TrafficControl(#[source] io::Error),
     #[error("the kernel did not finish listing interfaces, addresses and routes in {0:?}")]
     Timeout(std::time::Duration),
     #[error("the netlink socket closed")]

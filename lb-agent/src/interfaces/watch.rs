@@ -21,6 +21,7 @@ use super::{
     classify::{Refusal, classify, refusals},
     facts::{Facts, Stale},
     pattern::Patterns,
+    traffic::{Change, Traffic},
 };
 
 /// How long notifications are gathered before they are acted upon.
@@ -78,6 +79,7 @@ struct Watcher {
     refused: BTreeMap<String, Refusal>,
     notifications: Notifications,
     handle: Handle,
+    traffic: Traffic,
     connections: [JoinHandle<()>; 2],
 }
 
@@ -105,6 +107,7 @@ impl Watcher {
             refused: BTreeMap::new(),
             notifications,
             handle,
+            traffic: Traffic::open().map_err(Error::Socket)?,
             connections: [tokio::spawn(subscription), tokio::spawn(connection)],
         })
     }
@@ -117,6 +120,10 @@ impl Watcher {
                 notification = self.notifications.next() => {
                     let (message, _) = notification.ok_or(Error::Closed)?;
                     self.facts.absorb(message, &mut self.stale);
+                    self.gather().await?;
+                }
+                change = self.traffic.changed() => {
+                    self.absorb(change)?;
                     self.gather().await?;
                 }
                 changed = self.options.node_ips.changed(), if !node_ips_end => {
@@ -146,14 +153,25 @@ impl Watcher {
                     let (message, _) = notification.ok_or(Error::Closed)?;
                     self.facts.absorb(message, &mut self.stale);
                 }
+                change = self.traffic.changed() => self.absorb(change)?,
             }
         }
+    }
+
+    fn absorb(&mut self, change: Option<Change>) -> Result<(), Error> {
+        self.stale.filters = true;
+        self.stale.links |= change.ok_or(Error::Closed)? == Change::Qdiscs;
+        Ok(())
     }
 
     /// Reads again what is stale. What fails stays stale.
     async fn refresh(&mut self) -> Result<(), Error> {
         if self.stale == Stale::default() {
             return Ok(());
+        }
+        if self.stale.filters {
+            self.facts.filtered = self.traffic.read().await.map_err(Error::TrafficControl)?;
+            self.stale.filters = false;
         }
         let facts = timeout(
             DUMP_TIMEOUT,

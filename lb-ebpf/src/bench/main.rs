@@ -1,16 +1,21 @@
-//! Programs of the benchmark: what sends frames, what ends them, and what does
-//! nothing at all.
+//! Programs of the benchmark: what sends frames, what ends them, what the
+//! product is measured by, and what does nothing at all.
 
 #![no_std]
 #![no_main]
 
+mod floor;
 mod generate;
+mod replay;
 mod sink;
 
 use aya_ebpf::{
-    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
-    macros::xdp,
-    programs::XdpContext,
+    bindings::{
+        TC_ACT_SHOT,
+        xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    },
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
 };
 
 /// Run in live-frames mode: makes each frame anew and sends it out of an
@@ -29,10 +34,28 @@ fn sink(context: XdpContext) -> u32 {
     }
 }
 
-/// A veth takes redirected frames where a program is, any program.
+/// A veth takes redirected frames where a program is, any program; and what a
+/// test run costs by itself.
 #[xdp(frags)]
 fn empty(_: XdpContext) -> u32 {
     XDP_PASS
+}
+
+#[xdp(frags)]
+fn floor(context: XdpContext) -> u32 {
+    floor::floor(&context)
+}
+
+#[xdp(frags)]
+fn replay_xdp(context: XdpContext) -> u32 {
+    replay::xdp(&context);
+    XDP_ABORTED
+}
+
+#[classifier]
+fn replay_tc(context: TcContext) -> i32 {
+    replay::tc(&context);
+    TC_ACT_SHOT
 }
 
 #[cfg(not(test))]

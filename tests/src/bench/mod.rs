@@ -5,6 +5,7 @@ mod group;
 mod machine;
 mod measurement;
 mod plots;
+mod program;
 mod progress;
 mod report;
 mod table;
@@ -37,7 +38,7 @@ pub struct Options {
 
 type Run = fn(&Options, &mut Progress) -> Result<Vec<Measurement>>;
 
-const PARTS: [(Part, Run); 1] = [(Part::Traffic, traffic::run)];
+const PARTS: [(Part, Run); 2] = [(Part::Program, program::run), (Part::Traffic, traffic::run)];
 
 /// Measures every part, one after the other.
 ///

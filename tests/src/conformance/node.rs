@@ -16,6 +16,7 @@ use lb_agent::{
     model::{self, Change, ObjectName, Service},
     node,
     reconcile::Reconciler,
+    shortcut::ShortcutOption,
     store::Store,
 };
 use lb_common::{Connection, Tuple};
@@ -66,6 +67,7 @@ impl<'a> Node<'a> {
             xdp: XdpModeOption::Auto,
             tc: TcModeOption::Auto,
             connections: lb_agent::connections::Settings::default(),
+            shortcut: ShortcutOption::Never,
             trace_packets: false,
         })?;
         Ok(Self {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use lb_agent::interfaces::{Device, Interface, Kind};
+use lb_agent::interfaces::{Device, Interface, Kind, Peer};
 use nix::net::if_::if_nameindex;
 
 use crate::packet::frame::NODE_MAC;
@@ -92,6 +92,7 @@ pub(crate) fn interfaces(indices: &BTreeMap<String, u32>, addresses: &[IpAddr]) 
         addresses,
         up: true,
         is_port: false,
+        peer: Peer::Unreachable,
     };
     table.map(interface).into()
 }

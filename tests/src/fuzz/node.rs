@@ -17,27 +17,23 @@ use lb_agent::{
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     node,
     reconcile::{Reconciler, Snapshot},
+    shortcut::ShortcutOption,
 };
 use lb_common::{
     Affinity, ClientKey, Connection, Fragment, FragmentKey, FrontendKey, Holdings, Hook, Interface,
     Settings, Tuple, Verdict,
 };
-use nix::{
-    net::if_::if_nameindex,
-    sched::{CpuSet, sched_getcpu, sched_setaffinity},
-    unistd::Pid,
-};
+use nix::net::if_::if_nameindex;
 
 use super::{
     counters::Counters,
     model::Endpoint,
-    place::context,
     ports::{all_of, every_port, port_of, told_protocol},
     world::World,
 };
 use crate::{
-    lab::{Netns, Residue, forwarding},
-    packet::{Place, Returned, pinned, wiring},
+    lab::{Netns, Residue, forwarding, stay_on_this_cpu},
+    packet::{Place, Returned, context, pinned, wiring},
 };
 
 /// Longer than what is retired rests.
@@ -97,10 +93,12 @@ pub(crate) fn with<T: Send>(
         bpffs: residue.id().pins(),
         xdp: XdpModeOption::Native,
         tc: TcModeOption::Auto,
+        shortcut: ShortcutOption::Never,
         trace_packets: false,
         connections: lb_agent::connections::Settings::default(),
     };
     netns.run(|| {
+        // Counters and limits are kept for each CPU.
         stay_on_this_cpu()?;
         let mut node = Node::open(&options)?;
         node.serve(world)?;
@@ -212,7 +210,8 @@ impl Node {
 
     /// Runs the program at `place` on a frame.
     pub(crate) fn run(&mut self, place: Place, frame: &[u8]) -> Result<Returned> {
-        let context = context(place, &self.indices, frame.len());
+        let index = |name: &str| self.indices.get(name).copied().unwrap_or_default();
+        let context = context(place, index, u32::try_from(frame.len())?);
         self.buffer.resize(frame.len() + GROWTH, 0);
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -282,11 +281,4 @@ fn unpin_links(pins: &Path) -> Result<()> {
         fs::remove_file(link?.path())?;
     }
     Ok(())
-}
-
-/// Counters and limits are kept for each CPU.
-fn stay_on_this_cpu() -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(sched_getcpu()?)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }

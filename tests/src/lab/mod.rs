@@ -41,6 +41,7 @@ pub use inject::{Injector, mac};
 pub use load::{AsyncTcp, Load, LoadOptions, LoadReport};
 pub use netns::{Entrance, Netns};
 pub use process::Process;
+pub(crate) use process::stay_on_this_cpu;
 pub(crate) use residue::Residue;
 pub use residue::{LabId, clean_up_on_signal};
 pub use scene::{Scene, Service};

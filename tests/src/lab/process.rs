@@ -149,3 +149,12 @@ pub(crate) fn raise_file_limit() -> Result<()> {
     }
     Ok(())
 }
+
+/// Keeps the calling thread on the CPU that it is on.
+pub(crate) fn stay_on_this_cpu() -> Result<()> {
+    use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
+
+    let mut cpus = CpuSet::new();
+    cpus.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}

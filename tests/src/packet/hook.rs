@@ -41,6 +41,20 @@ pub struct Returned {
     pub bytes: Vec<u8>,
 }
 
+/// The head of struct xdp_md, or of struct __sk_buff (linux/bpf.h), for a frame
+/// of `length` bytes. `index` tells an interface's number by its name.
+#[must_use]
+pub fn context(place: Place, index: impl Fn(&str) -> u32, length: u32) -> Vec<u8> {
+    let interface = index(place.interface);
+    let origin = place.origin.map_or(0, &index);
+    let words: &[u32] = match place.hook {
+        Hook::Xdp => &[0, length, 0, interface, 0, 0],
+        Hook::TcIngress => &[0, 0, 0, 0, 0, 0, 0, 0, 0, interface, interface, 0],
+        Hook::TcEgress => &[0, 0, 0, 0, 0, 0, 0, 0, 0, origin, interface, 0],
+    };
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
 /// Runs the hook's program on a frame. To be called inside the namespace that
 /// the place is in, where `index` tells an interface's number by its name.
 ///
@@ -52,16 +66,7 @@ pub fn test_run(
     index: impl Fn(&str) -> u32,
     frame: &[u8],
 ) -> Result<Returned> {
-    let interface = index(place.interface);
-    let origin = place.origin.map_or(0, &index);
-    let length = u32::try_from(frame.len())?;
-    // The head of struct xdp_md, or of struct __sk_buff (linux/bpf.h).
-    let context: Vec<u32> = match place.hook {
-        Hook::Xdp => vec![0, length, 0, interface, 0, 0],
-        Hook::TcIngress => vec![0, 0, 0, 0, 0, 0, 0, 0, 0, interface, interface, 0],
-        Hook::TcEgress => vec![0, 0, 0, 0, 0, 0, 0, 0, 0, origin, interface, 0],
-    };
-    let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let context = context(place, index, u32::try_from(frame.len())?);
     let mut bytes = vec![0; frame.len() + 256];
     let options = TestRunOptions {
         data_in: Some(frame),

@@ -14,6 +14,6 @@ pub mod wiring;
 
 pub use answer::{Answer, Content};
 pub use fragment::fragments;
-pub use hook::{Place, Returned, action, at, test_run};
+pub use hook::{Place, Returned, action, at, context, test_run};
 pub use icmp::{Icmp, quote};
 pub use pin::pinned;

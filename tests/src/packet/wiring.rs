@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use super::frame::NODE_MAC;
 use crate::lab::{Family, Pair};
-use lb_agent::interfaces::{Device, Interface, Kind};
+use lb_agent::interfaces::{Device, Interface, Kind, Peer};
 
 /// An address of each family, told apart by `network` and `host`:
 /// 10.`network`.0.`host` and fd00:`network`::`host`.
@@ -129,6 +129,7 @@ pub fn interfaces(indices: &BTreeMap<String, u32>) -> Vec<Interface> {
             .collect(),
         up: true,
         is_port: false,
+        peer: Peer::Unreachable,
     };
     vec![
         interface("lo", Kind::Local, Device::Loopback, Some(LOOPBACK)),

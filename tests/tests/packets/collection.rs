@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use lb_agent::{
     connections::{Limits, Settings, Timeouts},
     dataplane::{Dataplane, Options, TcModeOption, Tick, XdpModeOption},
+    shortcut::ShortcutOption,
 };
 use lb_common::{
     Connection, Life, State, Tuple,
@@ -289,6 +290,7 @@ fn a_smaller_table_takes_what_it_can() {
             limits,
             timeouts: Timeouts::default(),
         },
+        shortcut: ShortcutOption::Never,
         trace_packets: false,
     })
     .unwrap();

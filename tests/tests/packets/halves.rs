@@ -2,7 +2,7 @@
 //! away.
 
 use lb_agent::dataplane::XdpModeOption;
-use lb_common::{Connection, State, Verdict};
+use lb_common::{Connection, Hop, State, Verdict};
 use lb_tests::lab::{
     Family,
     Protocol::{self, Tcp, Udp},
@@ -113,6 +113,7 @@ fn check(line: &mut Line<'_>, (protocol, state, half, packet, verdict, after): R
 fn without_life(connection: Connection) -> Connection {
     Connection {
         life: 0,
+        hop: Hop::NONE,
         ..connection
     }
 }

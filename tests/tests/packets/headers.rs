@@ -126,8 +126,6 @@ pub(crate) fn sent(place: Place, is_local: bool, frame: &Frame) -> Frame {
     let mut sent = frame.clone();
     if !is_local {
         sent.hops -= 1;
-    }
-    if !is_local && place.hook == Hook::Xdp {
         sent.macs = [GATEWAY_MAC, UP0_MAC];
     }
     sent

@@ -17,6 +17,7 @@ use lb_agent::{
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
+    shortcut::ShortcutOption,
 };
 use lb_common::{Address, Fragment, FragmentKey, FrontendKey, Life, Tuple, Verdict};
 pub(crate) use lb_tests::packet::{Place, action, at};
@@ -75,6 +76,7 @@ impl Rig {
             xdp,
             tc: TcModeOption::Auto,
             connections: lb_agent::connections::Settings::default(),
+            shortcut: ShortcutOption::Never,
             trace_packets: false,
         };
         let mut dataplane = netns.run(|| Dataplane::open(&options)).unwrap();

@@ -54,9 +54,10 @@ fn translated(place: Place, frame: &Frame) -> (Frame, i32) {
             (Frame { macs, hops, ..seen }, XDP_REDIRECT)
         }
         _ => {
+            let macs = [GATEWAY_MAC, UP0_MAC];
             let hops = frame.hops - 1;
             let seen = seen(REMOTE, NODE);
-            (Frame { hops, ..seen }, TC_REDIRECT)
+            (Frame { macs, hops, ..seen }, TC_REDIRECT)
         }
     }
 }

@@ -168,8 +168,8 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: NODE,
         backend: (REMOTE, false),
         seen: Some(NODE),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
+        request: sent(IN0, TC_REDIRECT, 1, BY_UP0),
+        reply: sent(IN0, TC_REDIRECT, 1, BY_UP0),
     },
     Way {
         what: "outside to a remote backend on another uplink",
@@ -177,8 +177,8 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: NODE,
         backend: (REMOTE1, false),
         seen: Some(NODE1),
-        request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN1, TC_REDIRECT, 1, Macs::Kept),
+        request: sent(IN0, TC_REDIRECT, 1, BY_UP1),
+        reply: sent(IN1, TC_REDIRECT, 1, BY_UP0),
     },
     Way {
         what: "outside to a backend whose neighbour is unknown",
@@ -187,7 +187,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         backend: (FAR, false),
         seen: Some(NODE),
         request: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
-        reply: sent(IN0, TC_REDIRECT, 1, Macs::Kept),
+        reply: sent(IN0, TC_REDIRECT, 1, BY_UP0),
     },
     Way {
         what: "the node to a remote backend",
@@ -195,7 +195,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: VIP,
         backend: (REMOTE, false),
         seen: None,
-        request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
+        request: sent(OUT0, TC_REDIRECT, 0, BY_UP0),
         reply: sent(IN0, TC_REDIRECT, 0, Macs::Kept),
     },
     Way {
@@ -204,7 +204,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: VIP,
         backend: (REMOTE1, false),
         seen: Some(NODE1),
-        request: sent(OUT0, TC_REDIRECT, 0, Macs::Kept),
+        request: sent(OUT0, TC_REDIRECT, 0, BY_UP1),
         reply: sent(IN1, TC_REDIRECT, 0, Macs::Kept),
     },
     Way {
@@ -231,7 +231,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: NODE,
         backend: (REMOTE, false),
         seen: None,
-        request: sent(OUT_LO, TC_REDIRECT, 0, Macs::Kept),
+        request: sent(OUT_LO, TC_REDIRECT, 0, BY_UP0),
         reply: sent(IN0, TC_REDIRECT, 0, Macs::Kept),
     },
     Way {
@@ -240,7 +240,7 @@ pub(crate) const WITHOUT_XDP: [Way; 16] = [
         frontend: LOOPBACK,
         backend: (REMOTE1, false),
         seen: Some(NODE1),
-        request: sent(OUT_LO, TC_REDIRECT, 0, Macs::Kept),
+        request: sent(OUT_LO, TC_REDIRECT, 0, BY_UP1),
         reply: sent(IN1, TC_REDIRECT, 0, Macs::Kept),
     },
     Way {

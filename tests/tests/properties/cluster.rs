@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use lb_agent::{
     compile::NodeContext,
-    interfaces::{Device, Interface, Kind},
+    interfaces::{Device, Interface, Kind, Peer},
     model::{Change, Node, ObjectName},
     node::{self, NodeOptions, Settings},
     watch,
@@ -102,5 +102,6 @@ fn interface(kind: Kind, addresses: &[IpAddr]) -> Interface {
         addresses: addresses.to_vec(),
         up: true,
         is_port: false,
+        peer: Peer::Unreachable,
     }
 }

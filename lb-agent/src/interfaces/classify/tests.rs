@@ -42,6 +42,7 @@ impl Case<'_> {
                 up: true,
                 controller: *controller,
                 lower: None,
+                qdisc: None,
             };
             facts.links.insert(*index, link);
             facts
@@ -254,4 +255,57 @@ fn patterns_override_both_ways() {
     check_patterns(&[], &["eth1"], &[eth0, "eth1 pod"]);
     check_patterns(&[], &["eth0"], &["eth0 pod 10.0.0.2"]);
     check_patterns(&["eth0"], &["eth0"], &[eth0]);
+}
+
+#[test]
+fn the_other_end_is_a_peer_where_nobody_has_a_say() {
+    const FAR: Device = POD;
+    const NEAR: Device = Device::Veth {
+        peer_elsewhere: false,
+    };
+    const INDEX: u32 = 7;
+
+    use Peer::{Free, Guarded, Unreachable};
+
+    for (device, controller, qdisc, filtered, expect) in [
+        (FAR, None, Some("noqueue"), false, Free),
+        (FAR, None, Some("noqueue"), true, Guarded),
+        (FAR, None, Some("tbf"), false, Guarded),
+        // While it is down.
+        (FAR, None, Some("noop"), false, Guarded),
+        (FAR, None, None, false, Guarded),
+        (FAR, Some(3), Some("noqueue"), false, Unreachable),
+        (NEAR, None, Some("noqueue"), false, Unreachable),
+        (Device::Ethernet, None, Some("noqueue"), false, Unreachable),
+    ] {
+        let rows: &[Row] = &[(INDEX, "v", device, controller, &[])];
+        let case = Case {
+            rows,
+            pod: &["v"],
+            ..NODE
+        };
+        let mut facts = case.facts();
+        facts.filtered = [1, if filtered { INDEX } else { 2 }].into();
+        let link = facts.links.get_mut(&INDEX).unwrap();
+        link.qdisc = qdisc.map(ToOwned::to_owned);
+        let interfaces = classify(&facts, &[], &case.patterns());
+        let found = (interfaces[0].kind, interfaces[0].peer);
+        assert_eq!(found, (Kind::Pod, expect), "{device:?} {qdisc:?}");
+    }
+}
+
+#[test]
+fn an_uplink_has_no_peer() {
+    let rows: &[Row] = &[(ETH0, "eth0", POD, None, &[])];
+    let case = Case {
+        rows,
+        default_routes: &[ETH0],
+        ..NODE
+    };
+    let mut facts = case.facts();
+    for link in facts.links.values_mut() {
+        link.qdisc = Some("noqueue".to_owned());
+    }
+    let interfaces = classify(&facts, &[], &case.patterns());
+    assert_eq!(interfaces[0].peer, Peer::Unreachable);
 }

@@ -9,11 +9,13 @@ const ROUTES: Stale = Stale {
     links: false,
     addresses: false,
     routes: true,
+    filters: false,
 };
 const LINKS: Stale = Stale {
     links: true,
     addresses: false,
     routes: false,
+    filters: false,
 };
 
 fn link(index: u32, up: bool, attributes: Vec<LinkAttribute>) -> LinkMessage {

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use tokio::{runtime, sync::watch as channel};
 
 use super::*;
-use crate::interfaces::Kind;
+use crate::interfaces::{FILTER_PRIORITY, Kind, Peer};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,6 +41,14 @@ impl Node {
         if !reached {
             assert_eq!(lines(&self.interfaces.borrow().interfaces), expect);
         }
+    }
+}
+
+/// Runs commands of tc(8) in the namespace of this thread.
+fn tc(commands: &str) {
+    for command in commands.lines() {
+        let status = Command::new("tc").args(command.split(' ')).status();
+        assert!(status.unwrap().success(), "{command}");
     }
 }
 
@@ -256,5 +264,48 @@ fn a_flood_of_interfaces_ends_in_the_right_state() {
         assert!(reached);
         node.ip(&each(|n| format!("link del v{n}\n")));
         node.expect(&[LO, ETH0]).await;
+    });
+}
+
+#[test]
+fn qdiscs_and_filters_of_others_come_and_go() {
+    const POD: &str = "link add v1 type veth peer name eth1 netns ELSEWHERE\nlink set v1 up\n";
+    const U32: &str = "u32 match u32 0 0 flowid 1:1";
+    on_a_node("", async |mut node| {
+        node.ip(POD);
+        let own = format!("filter add dev v1 ingress pref {FILTER_PRIORITY} {U32}");
+        for (commands, expect) in [
+            ("", Peer::Free),
+            (
+                "qdisc add dev v1 root tbf rate 1mbit burst 10kb latency 1ms",
+                Peer::Guarded,
+            ),
+            ("qdisc del dev v1 root", Peer::Free),
+            ("qdisc add dev v1 clsact", Peer::Free),
+            (&own, Peer::Free),
+            (
+                &format!("filter add dev v1 egress pref 1 {U32}"),
+                Peer::Guarded,
+            ),
+            ("filter del dev v1 egress", Peer::Free),
+            (
+                &format!("filter add dev v1 ingress pref 2 {U32}"),
+                Peer::Guarded,
+            ),
+            ("qdisc del dev v1 clsact", Peer::Free),
+            (
+                &format!("qdisc add dev v1 ingress\nfilter add dev v1 parent ffff: {U32}"),
+                Peer::Guarded,
+            ),
+            ("qdisc del dev v1 ingress", Peer::Free),
+        ] {
+            tc(commands);
+            let reached = node.interfaces.wait_for(|snapshot| {
+                let v1 = snapshot.interfaces.iter().find(|i| i.name == "v1");
+                v1.is_some_and(|v1| v1.peer == expect)
+            });
+            let reached = timeout(PATIENCE, reached).await.is_ok();
+            assert!(reached, "{expect:?} after {commands}");
+        }
     });
 }

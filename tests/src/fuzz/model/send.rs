@@ -44,7 +44,7 @@ pub(super) fn send(
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Exit {
     pub(super) is_hop: bool,
-    /// Interface, and the addresses of the frame, where XDP sends it.
+    /// Interface, and the addresses of the frame, where they are known.
     link: Option<(&'static str, [[u8; 6]; 2])>,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn leave_by(at: &Opening<'_>, path: Path, exit: Exit, bytes: Vec<u8>)
         (Path::Stack, _) if is_xdp => (XDP_PASS, bytes),
         (Path::Stack, _) => (TC_PASS, bytes),
         (Path::Bounce, _) => bounce(at, bytes),
-        (Path::Route, Some((interface, macs))) if is_xdp => transmit(at, interface, macs, bytes),
+        (Path::Route, Some((interface, macs))) => transmit(at, interface, macs, bytes),
         (Path::Route | Path::Local, _) => (TC_REDIRECT, bytes),
     }
 }
@@ -90,7 +90,11 @@ fn transmit(
     mut bytes: Vec<u8>,
 ) -> (i32, Vec<u8>) {
     bytes[..12].copy_from_slice(macs.as_flattened());
-    (leave(at, interface), bytes)
+    let action = match at.place.hook {
+        Hook::Xdp => leave(at, interface),
+        Hook::TcIngress | Hook::TcEgress => TC_REDIRECT,
+    };
+    (action, bytes)
 }
 
 /// Back to where it came from.

@@ -1,0 +1,86 @@
+//! Each way through the pipeline by itself: nanoseconds per packet by
+//! BPF_PROG_TEST_RUN, next to a program that does the least.
+
+mod floor;
+mod node;
+mod ways;
+
+use anyhow::Result;
+
+use self::{node::Node, ways::Way};
+use super::{Measurement, Options, Part, Progress, Unit};
+
+/// What everything is compared with.
+pub(crate) const FLOOR: &str = "floor program";
+
+/// Services beside those that packets go to.
+const SERVICES: u32 = 10_000;
+
+struct Effort {
+    repetitions: u32,
+    /// Packets of a run.
+    packets: u32,
+}
+
+const FULL: Effort = Effort {
+    repetitions: 9,
+    packets: 1_000_000,
+};
+const QUICK: Effort = Effort {
+    repetitions: 3,
+    packets: 200_000,
+};
+
+pub(crate) fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Measurement>> {
+    let effort = if options.quick { QUICK } else { FULL };
+    progress.part("programs", effort.repetitions.into());
+    node::with(&options.object, |node| {
+        node.fill(SERVICES)?;
+        let ways = ways::prepare(node)?;
+        floor::prepare(node, SERVICES)?;
+        let mut all = Vec::new();
+        for repetition in 1..=effort.repetitions {
+            progress.step(&format!("round {repetition}"));
+            take(node, &ways, &effort, &mut all)?;
+        }
+        Ok(all)
+    })
+}
+
+/// One sample of each.
+fn take(node: &mut Node, ways: &[Way], effort: &Effort, all: &mut Vec<Measurement>) -> Result<()> {
+    let empty = node.run_own("empty", effort.packets)?;
+    let floor = node.replay_own("floor", &ways::floor(), effort.packets)?;
+    let mut samples = vec![("empty program", empty), (FLOOR, floor)];
+    for way in ways {
+        if std::env::var_os("ONLY_NEW").is_some() && !way.is_new {
+            continue;
+        }
+        node.forget_unassured()?;
+        let packets = if way.is_new {
+            ways::ROOM
+        } else {
+            effort.packets
+        };
+        let took = node.replay(way.place, &way.template, packets, way.verdict)?;
+        samples.push((&way.name, took));
+    }
+    if all.is_empty() {
+        all.extend(samples.iter().map(|(variant, _)| measurement(variant)));
+    }
+    for (measured, (_, took)) in all.iter_mut().zip(samples) {
+        measured.samples.push(took);
+    }
+    Ok(())
+}
+
+fn measurement(variant: &str) -> Measurement {
+    Measurement {
+        part: Part::Program,
+        load: "one packet".to_owned(),
+        variant: variant.to_owned(),
+        services: Some(SERVICES),
+        unit: Unit::Nanoseconds,
+        samples: Vec::new(),
+    }
+}
