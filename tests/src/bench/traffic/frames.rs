@@ -62,7 +62,7 @@ impl Generator {
         let target = if_nametoindex(interface)?;
         let new_flows = u32::from(flow.source_port == 0);
         let mut ebpf = EbpfLoader::new()
-            .override_global("TEMPLATE", words.as_slice(), true)
+            .override_global("FRAME", words.as_slice(), true)
             .override_global("TARGET", &target, true)
             .override_global("NEW_FLOWS", &new_flows, true)
             .load_file(object)

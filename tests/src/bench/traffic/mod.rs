@@ -26,20 +26,27 @@ use super::{Measurement, Options, Part, Progress, table::grouped};
 
 pub(crate) const EXPLANATION: &str = "\
 client -- veth -- node -- veth -- endpoint, each a network namespace. Every Service\n\
-has three endpoints; measured is the one that was created last. *plain* addresses\n\
-an endpoint and translates nothing, and *dropped at the uplink* is what sending and\n\
-counting alone cost. *nftables* and *iptables* have the rulesets\n\
-that kube-proxy writes for the same Services; for iptables they are loaded by\n\
-`iptables-legacy-restore`. From the NIC, an endpoint on another node is reached by\n\
-an external IP, and what XDP swallows on the other side of the wire is counted, so\n\
-that nothing but the node costs anything; a frame that does not arrive does not\n\
-count. From a pod and from the node itself, the endpoints are on the same node.\n\
+has three endpoints, but the one of iperf3's streams has one. Measured are the last\n\
+three that were created: one from the NIC, one for streams, one for all else.\n\
+\n\
+*plain* addresses an endpoint and translates nothing, and *dropped at the uplink* is\n\
+what sending and counting alone cost. *nftables* and *iptables* have the rulesets\n\
+that kube-proxy writes for the same Services, the latter loaded by\n\
+`iptables-legacy-restore`. *ours, stack* leaves a pod's packets to the kernel's\n\
+routing after they are translated, *ours, shortcut* (`--shortcut always`) hands them\n\
+straight to the endpoint's interface. *ours, TC* has no XDP at the uplink.\n\
+\n\
+From the NIC, an endpoint on another node is reached by an external IP, and what XDP\n\
+swallows on the other side of the wire is counted, so that nothing but the node costs\n\
+anything; a frame that does not arrive does not count. From a pod and from the node\n\
+itself, the endpoints are on the same node.\n\
 \n\
 Rates are per second of CPU time of the thread that sends, in which the kernel does\n\
 all of the work of the way, and of the ksoftirqd of its CPU. TCP's two ends are one\n\
 thread, so that latencies hold no scheduling; for connections the time of the\n\
 client's calls counts, for requests and responses that of both ends. Streams are\n\
-iperf3's, between two processes that share the machine's cores.";
+iperf3's, between two processes that share the machine's cores: Gbit/s is what the\n\
+machine had to spare, Gbit per CPU-second counts the sender only.";
 
 /// How much is done.
 struct Plan {

@@ -75,16 +75,16 @@ pub(super) fn variants(peer: Option<&str>) -> Vec<Variant> {
         same(Kind::Nftables, "nftables"),
         same(Kind::Iptables, "iptables"),
         Variant {
-            kind: Kind::Ours(&["--xdp", "off"]),
+            kind: Kind::Ours(&["--xdp", "off", "--shortcut", "never"]),
             nic: Some("ours, TC"),
-            pod: Some("ours, TC"),
-            node: Some("ours, node"),
+            pod: Some("ours, stack"),
+            node: None,
         },
         Variant {
-            kind: Kind::Ours(&["--xdp", "native"]),
+            kind: Kind::Ours(&["--xdp", "native", "--shortcut", "always"]),
             nic: Some("ours, XDP"),
-            pod: None,
-            node: None,
+            pod: Some("ours, shortcut"),
+            node: Some("ours"),
         },
     ];
     all.extend(peer.map(|command| same(Kind::Peer(command.to_owned()), "peer")));
