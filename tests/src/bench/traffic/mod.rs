@@ -46,7 +46,7 @@ all of the work of the way, and of the ksoftirqd of its CPU. TCP's two ends are 
 thread, so that latencies hold no scheduling; for connections the time of the\n\
 client's calls counts, for requests and responses that of both ends. Streams are\n\
 iperf3's, between two processes that share the machine's cores: Gbit/s is what the\n\
-machine had to spare, Gbit per CPU-second counts the sender only.";
+machine had to spare, Gbit per CPU-second counts the CPU time of both.";
 
 /// How much is done.
 struct Plan {
@@ -77,7 +77,7 @@ const QUICK: Plan = Plan {
 };
 
 /// New flows that came before, so that the first sample finds what the others do.
-const WARM_UPS: usize = 2;
+const WARM_UPS: usize = 4;
 
 /// A sample that fails is taken again this many times.
 const RETRIES: usize = 2;

@@ -19,7 +19,7 @@ pub(super) fn server(at: &Entrance) -> Result<Process> {
     Ok(Process::spawn(command)?)
 }
 
-/// Gigabits that arrived per second, and per CPU-second of the sender.
+/// Gigabits that arrived per second, and per CPU-second of both ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rate {
     pub(super) per_second: f64,
@@ -51,7 +51,10 @@ fn rate(text: &str) -> Result<Rate> {
         value.with_context(|| format!("no number at {}", keys.join(".")))
     };
     let bits = number(["end", "sum_received", "bits_per_second"])?;
-    let percent = number(["end", "cpu_utilization_percent", "host_total"])?;
+    // Either end's processes do the kernel's work on the way, as it happens.
+    let ends = ["host_total", "remote_total"];
+    let [sender, receiver] = ends.map(|end| number(["end", "cpu_utilization_percent", end]));
+    let percent = sender? + receiver?;
     ensure!(percent > 0.0, "no CPU time was used");
     let per_second = bits / 1e9;
     Ok(Rate {
@@ -67,7 +70,7 @@ mod tests {
     #[test]
     fn rates_of_a_report() {
         let text = r#"{"end": {"sum_received": {"bits_per_second": 2e10},
-            "cpu_utilization_percent": {"host_total": 50.0}}}"#;
+            "cpu_utilization_percent": {"host_total": 30.0, "remote_total": 20.0}}}"#;
         let expect = Rate {
             per_second: 20.0,
             per_cpu_second: 40.0,
