@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
-    element::{Circle, PathElement},
-    prelude::{IntoDrawingArea as _, IntoLogRange as _, SVGBackend},
+    chart::ChartBuilder,
+    element::{Circle, PathElement, Text},
+    prelude::{IntoDrawingArea as _, IntoFont as _, IntoLogRange as _, SVGBackend},
     series::LineSeries,
     style::{Color as _, RGBColor, ShapeStyle, WHITE},
 };
@@ -14,6 +14,7 @@ use plotters::{
 use super::{Group, Measurement, Summary, groups, report::title, table::grouped};
 
 const SIZE: (u32, u32) = (760, 400);
+const LEGEND: (i32, i32) = (600, 60);
 
 /// Told apart by people who do not see all colours (Okabe and Ito).
 const COLOURS: [RGBColor; 8] = [
@@ -86,8 +87,8 @@ fn draw(group: &Group<'_>, title: &str, counts: &[u32], ends: (u32, u32)) -> Res
             .y_label_formatter(&|value| short(*value))
             .draw()
             .map_err(failed)?;
-        for (index, variant) in group.variants().into_iter().enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
+        for (index, variant) in (0..).zip(group.variants()) {
+            let colour = colour(index);
             let points: Vec<(f64, Summary)> = counts
                 .iter()
                 .filter_map(|&count| {
@@ -103,9 +104,7 @@ fn draw(group: &Group<'_>, title: &str, counts: &[u32], ends: (u32, u32)) -> Res
                         .map(|(count, summary)| (*count, summary.median)),
                     line,
                 ))
-                .map_err(failed)?
-                .label(variant)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], line));
+                .map_err(failed)?;
             let spread = points.iter().map(|(count, Summary { least, most, .. })| {
                 PathElement::new(vec![(*count, *least), (*count, *most)], colour.mix(0.5))
             });
@@ -115,17 +114,25 @@ fn draw(group: &Group<'_>, title: &str, counts: &[u32], ends: (u32, u32)) -> Res
                 .map(|(count, summary)| Circle::new((*count, summary.median), 3, colour.filled()));
             chart.draw_series(dots).map_err(failed)?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate(
-                i32::try_from(SIZE.0)? - 240,
-                10,
-            ))
-            .draw()
-            .map_err(failed)?;
+        // Beside the chart, where plotters' own legend is cut off.
+        for (index, variant) in (0..).zip(group.variants()) {
+            let (x, y) = (LEGEND.0, LEGEND.1 + index * 20);
+            let line = ShapeStyle::from(&colour(index)).stroke_width(2);
+            area.draw(&PathElement::new(vec![(x, y), (x + 16, y)], line))
+                .map_err(failed)?;
+            let font = ("sans-serif", 12).into_font();
+            area.draw(&Text::new(variant.to_owned(), (x + 22, y - 6), font))
+                .map_err(failed)?;
+        }
         area.present().map_err(failed)?;
     }
     Ok(svg)
+}
+
+/// Of a variant, by its place.
+fn colour(index: i32) -> RGBColor {
+    let count = COLOURS.len();
+    COLOURS[usize::try_from(index).unwrap_or_default() % count]
 }
 
 fn short(value: f64) -> String {

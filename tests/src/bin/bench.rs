@@ -118,3 +118,19 @@ fn command() -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_understood() {
+        let parse = |line: &str| Options::try_parse_from(line.split(' '));
+        let options = parse("bench --quick --only traffic --json f --object o").unwrap();
+        assert!(options.quick && options.peer.is_none());
+        assert_eq!(options.only, Some(Part::Traffic));
+        for wrong in ["bench --only else --object o", "bench --json", "bench x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

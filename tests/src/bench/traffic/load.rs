@@ -94,9 +94,11 @@ impl Load {
         progress: &Progress,
     ) -> Result<Vec<Figure>> {
         let frontends = site.frontends();
+        let variant = site.variant.name();
         let note = |sent: u64, arrived: u64| {
             if arrived * 100 < sent * 98 {
-                progress.note(&format!("{}: {arrived} of {sent} arrived", self.name()));
+                let load = self.name();
+                progress.note(&format!("{variant}: {load}: {arrived} of {sent} arrived"));
             }
         };
         match self {
