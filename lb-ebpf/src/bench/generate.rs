@@ -23,7 +23,7 @@ const PORTS: u32 = 65_536 - LEAST_PORT;
 /// The head of every frame, in the order of the wire. For new flows the last
 /// two bytes of the source address and the source port are 0.
 #[unsafe(no_mangle)]
-static TEMPLATE: [u32; WORDS] = [0; WORDS];
+static FRAME: [u32; WORDS] = [0; WORDS];
 
 /// Interface index that frames are sent out of.
 #[unsafe(no_mangle)]
@@ -47,9 +47,7 @@ pub(crate) fn send(context: &XdpContext) -> Option<u32> {
     for word in 0..WORDS {
         // SAFETY: the frame is long enough. What userspace set before the load
         // is not what the compiler sees, so the read is volatile.
-        unsafe {
-            *to.add(word) = ptr::read_volatile((&raw const TEMPLATE).cast::<u32>().add(word))
-        };
+        unsafe { *to.add(word) = ptr::read_volatile((&raw const FRAME).cast::<u32>().add(word)) };
     }
     // SAFETY: as above.
     if unsafe { ptr::read_volatile(&raw const NEW_FLOWS) } == 1 {

@@ -4,6 +4,8 @@ use std::{fmt, fs, process::Command, thread};
 
 use serde::Serialize;
 
+use crate::verifier;
+
 /// What a reader has to know to compare with another machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
@@ -34,7 +36,7 @@ impl Machine {
             processor: value(&read("/proc/cpuinfo"), "model name", ':'),
             cores: thread::available_parallelism().map_or(0, Into::into),
             memory_mebibytes: first(&memory).parse::<u64>().unwrap_or_default() / 1024,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: verifier::kernel().unwrap_or_default(),
             system: value(&read("/etc/os-release"), "PRETTY_NAME", '=')
                 .trim_matches('"')
                 .to_owned(),

@@ -106,3 +106,56 @@ fn write_markdown(f: &mut fmt::Formatter<'_>, lines: &[Vec<String>]) -> fmt::Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Unit;
+
+    #[test]
+    fn a_table_below_the_name_of_what_was_measured() {
+        let measured = |variant: &str, services, sample| Measurement {
+            part: Part::Traffic,
+            load: "UDP datagrams from a pod".into(),
+            variant: variant.into(),
+            services: Some(services),
+            unit: Unit::PerCpuSecond,
+            samples: vec![sample],
+        };
+        let measurements = [
+            measured("plain", 10, 200_000.0),
+            measured("ours", 10, 180_000.0),
+            measured("plain", 1_000, 200_000.0),
+            measured("ours", 1_000, 180_000.0),
+        ];
+        let title = "UDP datagrams from a pod, per CPU-second (more is better)";
+        let report = Report {
+            machine: &Machine::describe(),
+            measurements: &measurements,
+            command: "cargo xtask bench --quick".into(),
+            seconds: 61.4,
+            plots: vec![("plots/udp.svg".into(), title.into())],
+        };
+        let text = report.to_string();
+        let end = "\
+### UDP datagrams from a pod, per CPU-second (more is better)
+
+|       |      10 Services |   1,000 Services |    to plain | 1,000 to 10 |
+| ----- | ---------------: | ---------------: | ----------: | ----------: |
+| plain | 200k (200k..200k) | 200k (200k..200k) | 1.00 / 1.00 |        1.00 |
+| ours  | 180k (180k..180k) | 180k (180k..180k) | 0.90 / 0.90 |        1.00 |
+
+![UDP datagrams from a pod, per CPU-second (more is better)](plots/udp.svg)
+";
+        let expect: Vec<String> = end.lines().map(squeezed).collect();
+        let found: Vec<String> = text.lines().map(squeezed).collect();
+        assert!(found.ends_with(&expect), "{text}");
+        assert!(text.contains("cargo xtask bench --quick\n"), "{text}");
+        assert!(text.contains("It took 61 seconds."), "{text}");
+    }
+
+    /// Without what only aligns.
+    fn squeezed(line: &str) -> String {
+        line.replace([' ', '-'], "")
+    }
+}

@@ -1,6 +1,6 @@
 //! The benchmark.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
@@ -41,8 +41,17 @@ struct Options {
     object: PathBuf,
 }
 
-fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
     clean_up_on_signal()?;
     let machine = Machine::describe();
     let mut progress = Progress::new();
@@ -108,4 +117,20 @@ fn command() -> String {
         .chain(arguments)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_understood() {
+        let parse = |line: &str| Options::try_parse_from(line.split(' '));
+        let options = parse("bench --quick --only traffic --json f --object o").unwrap();
+        assert!(options.quick && options.peer.is_none());
+        assert_eq!(options.only, Some(Part::Traffic));
+        for wrong in ["bench --only else --object o", "bench --json", "bench x"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

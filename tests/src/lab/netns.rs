@@ -93,7 +93,11 @@ impl Netns {
         })
     }
 
-    fn feed(&self, program: &str, arguments: &[&str], input: &str) -> Result<()> {
+    /// Runs a program in the namespace and gives it its input.
+    ///
+    /// # Errors
+    /// The program fails, with what it said.
+    pub fn feed(&self, program: &str, arguments: &[&str], input: &str) -> Result<()> {
         let mut child = self
             .command(program)?
             .args(arguments)
