@@ -32,6 +32,8 @@ type Body = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        // As the real one does. A connection that just broke will say so itself.
+        let _broken = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
@@ -113,16 +115,17 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
         .as_ref()
         .map_or(page.version, |(version, _)| *version);
     let (api_version, kind) = resource.types();
-    let list = json!({
-        "kind": format!("{kind}List"),
-        "apiVersion": api_version,
-        "metadata": {
-            "resourceVersion": version.to_string(),
-            "continue": page.next.map(|name| token(version, &name)).unwrap_or_default(),
-        },
-        "items": page.items,
+    let metadata = json!({
+        "resourceVersion": version.to_string(),
+        "continue": page.next.map(|name| token(version, &name)).unwrap_or_default(),
     });
-    let body = stream::iter([Ok(Bytes::from(list.to_string()))]);
+    drop(state);
+    let items: Vec<&str> = page.items.iter().map(|item| item.text.as_str()).collect();
+    let list = format!(
+        r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":[{}]}}"#,
+        items.join(",")
+    );
+    let body = stream::iter([Ok(Bytes::from(list))]);
     respond(200, dribbled(body, dribble))
 }
 
