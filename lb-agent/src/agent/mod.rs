@@ -76,6 +76,10 @@ const QUEUE: usize = 1024;
 /// Runs until a signal ends it, leaving the dataplane at work.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let _lock = dataplane::lock(&options.dataplane.bpffs)?;
+    let (changes, mut incoming) = mpsc::channel(QUEUE);
+    let (events, to_publish) = mpsc::channel(QUEUE);
+    // It reads its first lists while the kernel verifies the programs.
+    let source = start_source(&options, changes, to_publish);
     let mut dataplane = Dataplane::open(&options.dataplane)?;
     if options.dataplane.trace_packets {
         dataplane.follow_packets();
@@ -84,9 +88,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let collector = dataplane.collector(&timeouts)?;
     let (ticks, mut collected) = mpsc::channel(1);
     let mut collecting = tokio::spawn(collect::collect(collector, ticks));
-    let (changes, mut incoming) = mpsc::channel(QUEUE);
-    let (events, to_publish) = mpsc::channel(QUEUE);
-    let source = start_source(&options, changes, to_publish);
     let (snapshots, mut interfaces) = watch::channel(interfaces::Snapshot::default());
     let (node_ips, of_node) = watch::channel(Vec::new());
     let following = interfaces::Options {

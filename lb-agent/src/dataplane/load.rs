@@ -1,9 +1,11 @@
 //! Loads the object; adopts pinned maps of the same layout.
 
+use std::thread;
+
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, Map, MapError},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError},
 };
 use lb_common::Settings;
 
@@ -84,25 +86,45 @@ fn loader(trace_packets: bool) -> EbpfLoader<'static> {
     loader
 }
 
+/// All at once: the verifier takes its time over each.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-    fn refused(program: &'static str) -> impl Fn(ProgramError) -> DataplaneError {
-        move |error| DataplaneError::Program {
-            program,
-            reason: format!("{:#}", anyhow::Error::new(error)),
-        }
+    for name in [XDP, INGRESS, EGRESS, COLLECT] {
+        ebpf.program(name).ok_or(DataplaneError::Incomplete {
+            what: "program",
+            name,
+        })?;
     }
-    let xdp: &mut Xdp = program(ebpf, XDP)?;
-    xdp.load().map_err(refused(XDP))?;
-    for name in [INGRESS, EGRESS, COLLECT] {
-        let classifier: &mut SchedClassifier = program(ebpf, name)?;
-        classifier.load().map_err(refused(name))?;
-    }
-    Ok(())
+    thread::scope(|scope| {
+        let programs = ebpf.programs_mut();
+        let loading: Vec<_> = programs
+            .map(|(name, program)| {
+                let name = name.to_owned();
+                scope.spawn(move || load_program(name, program))
+            })
+            .collect();
+        let mut results = loading.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        results.try_for_each(|result| result)
+    })
+}
+
+fn load_program(name: String, program: &mut Program) -> Result<(), DataplaneError> {
+    let result = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    result.map_err(|error| DataplaneError::Program {
+        program: name,
+        reason: format!("{:#}", anyhow::Error::new(error)),
+    })
 }
 
 pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, DataplaneError>
 where
-    T: TryFrom<&'a mut aya::programs::Program>,
+    T: TryFrom<&'a mut Program>,
 {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())

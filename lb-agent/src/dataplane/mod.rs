@@ -55,7 +55,7 @@ pub enum DataplaneError {
     NotBpffs { path: PathBuf },
     #[error("the kernel refused program {program}: {reason}")]
     Program {
-        program: &'static str,
+        program: String,
         reason: String,
     },
     #[error("{path}: another agent is at work here")]

@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use super::{
     Shared,
     query::{Query, token},
-    store::Resource,
+    store::{Resource, event},
 };
 
 const BOOKMARKS: Duration = Duration::from_millis(500);
@@ -216,16 +216,14 @@ impl Watch {
             state.counts.gone += 1;
             self.over = true;
             let status = status(410, "Expired", "too old resource version");
-            self.queue
-                .push_back(Ok(line(&json!({"type": "ERROR", "object": status}))));
+            self.queue.push_back(Ok(event("ERROR", &status).into()));
             return;
         }
         let events = state
             .store
             .events(self.resource, &self.query.selectors, self.version);
         self.version = state.store.version();
-        for event in events {
-            let line = line(&event);
+        for line in events.into_iter().map(Bytes::from) {
             if state.faults.cut_next_event {
                 state.faults.cut_next_event = false;
                 state.counts.cuts += 1;
@@ -247,8 +245,7 @@ impl Watch {
         let (api_version, kind) = self.resource.types();
         let metadata = json!({"resourceVersion": self.version.to_string()});
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
-        self.queue
-            .push_back(Ok(line(&json!({"type": "BOOKMARK", "object": object}))));
+        self.queue.push_back(Ok(event("BOOKMARK", &object).into()));
     }
 }
 
@@ -311,8 +308,4 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
     })
-}
-
-fn line(event: &Value) -> Bytes {
-    Bytes::from(format!("{event}\n"))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::query::Selectors;
 
@@ -164,7 +164,7 @@ impl Store {
         resource: Resource,
         selectors: &Selectors,
         version: u64,
-    ) -> Vec<Value> {
+    ) -> Vec<String> {
         let (api_version, kind) = resource.types();
         let seen = |object: &Option<Arc<Object>>| {
             let value = object.as_ref().map(|object| &object.value);
@@ -186,10 +186,15 @@ impl Store {
             object["apiVersion"] = api_version.into();
             object["kind"] = kind.into();
             object["metadata"]["resourceVersion"] = step.version.to_string().into();
-            Some(json!({"type": kind_of_event, "object": object}))
+            Some(event(kind_of_event, &object))
         });
         events.collect()
     }
+}
+
+/// A line of a watch, with its type first as real servers write it.
+pub(super) fn event(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 fn name(object: &Value) -> Name {

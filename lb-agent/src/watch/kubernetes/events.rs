@@ -13,11 +13,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::watcher::{self, watcher},
 };
-use serde::de::DeserializeOwned;
 
+use super::lean::{Guard, Lean};
 use crate::{
     model::{Change, ObjectName, Origin, Problem},
     watch::{convert, problems::Reporter},
@@ -66,7 +65,7 @@ pub(super) enum Use {
 
 /// A kind of object that the model knows.
 pub(super) trait Watched:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+    Resource<DynamicType = ()> + Clone + Debug + Lean + Send + 'static
 {
     const KIND: Kind;
 
@@ -101,7 +100,7 @@ impl Watched for Node {
 
 /// Never ends: after an error it goes on where it was, with a growing delay.
 pub(super) fn events<K: Watched>(
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Guard<K>>,
     config: watcher::Config,
 ) -> impl Stream<Item = Event> + Send {
     let follower = Follower {
@@ -117,10 +116,10 @@ pub(super) fn events<K: Watched>(
     })
 }
 
-type Item<K> = watcher::Result<watcher::Event<DeserializeGuard<K>>>;
+type Item<K> = watcher::Result<watcher::Event<Guard<K>>>;
 
 struct Follower<K: Watched> {
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Guard<K>>,
     config: watcher::Config,
     stream: BoxStream<'static, Item<K>>,
     backoff: Backoff,
@@ -155,7 +154,7 @@ impl<K: Watched> Follower<K> {
     }
 }
 
-fn what<K: Watched>(event: watcher::Event<DeserializeGuard<K>>) -> What {
+fn what<K: Watched>(event: watcher::Event<Guard<K>>) -> What {
     match event {
         watcher::Event::Init => What::ListBegins,
         watcher::Event::InitApply(guard) => What::Listed(object(guard)),
@@ -165,7 +164,7 @@ fn what<K: Watched>(event: watcher::Event<DeserializeGuard<K>>) -> What {
     }
 }
 
-fn object<K: Watched>(guard: DeserializeGuard<K>) -> Object {
+fn object<K: Watched>(guard: Guard<K>) -> Object {
     let name = convert::object_name(guard.meta());
     let title = match name.namespace.as_str() {
         "" => format!("{} {}", K::kind(&()), guard.name_any()),
@@ -173,12 +172,12 @@ fn object<K: Watched>(guard: DeserializeGuard<K>) -> Object {
     };
     let mut problems = Vec::new();
     let mut reporter = Reporter::new(&Origin::Api, title, &mut problems);
-    let use_ = match guard.0 {
-        Ok(object) => match object.convert(name.clone(), &mut reporter) {
+    let use_ = match guard {
+        Guard::Read(object) => match object.convert(name.clone(), &mut reporter) {
             Some(change) => Use::Send(Box::new(change)),
             None => Use::Skip,
         },
-        Err(InvalidObject { error, .. }) => {
+        Guard::Unreadable { error, .. } => {
             reporter.report("", error, format!("an object of {}", K::api_version(&())));
             Use::Unreadable
         }
