@@ -9,5 +9,6 @@ pub mod interfaces;
 pub mod model;
 pub mod node;
 pub mod reconcile;
+pub mod sorted;
 pub mod store;
 pub mod watch;

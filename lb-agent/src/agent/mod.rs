@@ -3,6 +3,7 @@
 mod client;
 mod collect;
 mod configuration;
+mod memory;
 mod overview;
 mod report;
 mod room;
@@ -23,13 +24,13 @@ use tokio::{
     time,
 };
 
-use self::room::Room;
 pub use self::{
     client::print_status,
     status::{
         BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status, TableStatus, TablesStatus,
     },
 };
+use self::{memory::Memory, room::Room};
 use crate::{
     connections::Settings as ConnectionSettings,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
@@ -208,6 +209,7 @@ struct Agent {
     connections: ConnectionTable,
     room: Room,
     health: Health,
+    memory: Memory,
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
     node_name: String,
@@ -244,6 +246,7 @@ impl Agent {
             connections,
             room,
             health,
+            memory: Memory::default(),
             snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
@@ -278,6 +281,7 @@ impl Agent {
         }
         if self.store.is_dirty() {
             let changes = self.store.compile();
+            self.memory.note(changes.len());
             self.health.compiled(&changes, &self.store);
             let families: BTreeSet<_> = changes.iter().map(|(id, _)| id.family).collect();
             self.reconciler.apply(changes, now, &mut self.dataplane);
@@ -293,6 +297,7 @@ impl Agent {
             self.attach();
             self.report();
             tracing::info!(took = ?self.started.elapsed(), "in sync");
+            self.memory.give_back();
         }
     }
 
@@ -361,6 +366,7 @@ impl Agent {
     }
 
     fn retry(&mut self) {
+        self.memory.give_back_much();
         if self.settings_error.is_some() {
             self.refresh_node();
         }

@@ -3,15 +3,16 @@
 use std::thread;
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, Map, MapError},
     programs::{Program, ProgramError},
 };
+use bytemuck::Zeroable;
 use lb_common::Settings;
 
 use super::{
-    Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs, former::Former,
-    pins::Pins, settings,
+    Batches, Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs,
+    elements::Elements, former::Former, pins::Pins, settings,
 };
 
 pub(super) const XDP: &str = "lb_xdp";
@@ -44,7 +45,13 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             source,
         }
     })?;
+    let batches = Batches {
+        frontends: elements(&ebpf, "FRONTENDS")?,
+        slots: elements(&ebpf, "SLOTS")?,
+        backends: elements(&ebpf, "BACKENDS")?,
+    };
     let mut dataplane = Dataplane {
+        batches,
         frontends: take(&mut ebpf, "FRONTENDS")?,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
@@ -67,7 +74,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         ebpf,
     };
     if adopted && !configured {
-        dataplane.cover_cluster_ips()?;
+        dataplane.cover_entered()?;
     }
     Ok(dataplane)
 }
@@ -132,6 +139,17 @@ where
             what: "program",
             name,
         })
+}
+
+fn elements<K: Pod + Zeroable, V: Pod + Zeroable>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Elements<K, V>, DataplaneError> {
+    let map = ebpf.map(name);
+    Elements::open(
+        name,
+        map.ok_or(DataplaneError::Incomplete { what: "map", name })?,
+    )
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DataplaneError>

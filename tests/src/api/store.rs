@@ -93,9 +93,7 @@ impl Store {
             text: object.to_string(),
             value: object,
         });
-        let before = self
-            .objects
-            .insert((resource, name), Arc::clone(&object));
+        let before = self.objects.insert((resource, name), Arc::clone(&object));
         self.history.push(Step {
             version: self.version,
             resource,
@@ -168,9 +166,7 @@ impl Store {
         let (api_version, kind) = resource.types();
         let seen = |object: &Option<Arc<Object>>| {
             let value = object.as_ref().map(|object| &object.value);
-            value
-                .filter(|value| selectors.match_object(value))
-                .cloned()
+            value.filter(|value| selectors.match_object(value)).cloned()
         };
         let known = self.history.partition_point(|step| step.version <= version);
         let steps = self.history[known..]

@@ -11,12 +11,13 @@ use std::{
 use aya::maps::HashMap;
 use lb_agent::{
     compile::{
-        Backend, Frontend, FrontendKind, Port, PortId, Set, echo_key, endpoint_frontends,
+        Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, echo_key, endpoint_frontends,
         frontend_key,
     },
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
+    sorted::SortedSet,
 };
 use lb_common::{Address, Fragment, FragmentKey, FrontendKey, Life, Tuple, Verdict};
 pub(crate) use lb_tests::packet::{Place, action, at};
@@ -120,7 +121,7 @@ impl Rig {
         frontends: &[SocketAddr],
         backends: &[(IpAddr, bool)],
     ) {
-        let backends: BTreeSet<Backend> = backends
+        let backends: SortedSet<Backend> = backends
             .iter()
             .map(|&(address, local)| Backend {
                 address,
@@ -136,12 +137,12 @@ impl Rig {
             masquerade: false,
         };
         let port = Port {
-            id: PortId {
+            id: PortId::from(PortName {
                 service: ObjectName::new("default", name),
                 port: String::new(),
                 protocol,
                 family: model::Family::of(frontends[0].ip()),
-            },
+            }),
             frontends: endpoint_frontends([&backends], protocol)
                 .chain(
                     frontends
@@ -150,7 +151,7 @@ impl Rig {
                 )
                 .collect(),
             cluster: backends.clone(),
-            local: BTreeSet::new(),
+            local: SortedSet::default(),
             serving: backends,
             affinity_seconds: 0,
             sources: BTreeSet::new(),
@@ -179,16 +180,16 @@ impl Rig {
             masquerade: false,
         };
         self.apply(Port {
-            id: PortId {
+            id: PortId::from(PortName {
                 service: ObjectName::new("default", address.to_string()),
                 port: String::new(),
                 protocol: model::Protocol::Tcp,
                 family: model::Family::of(address),
-            },
+            }),
             frontends: [(key, frontend)].into(),
-            cluster: BTreeSet::new(),
-            local: BTreeSet::new(),
-            serving: BTreeSet::new(),
+            cluster: SortedSet::default(),
+            local: SortedSet::default(),
+            serving: SortedSet::default(),
             affinity_seconds: 0,
             sources: BTreeSet::new(),
         });

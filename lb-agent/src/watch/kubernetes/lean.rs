@@ -6,9 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use k8s_openapi::{
     api::{
         core::v1::{Node, Service, ServiceSpec, ServiceStatus},
-        discovery::v1::{
-            Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice,
-        },
+        discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };

@@ -57,7 +57,10 @@ impl Scale {
     pub(super) fn changes(self) -> Result<Vec<Change>> {
         let services = (0..self.services).map(service);
         let slices = (0..self.services).map(|number| self.slice(number, None));
-        services.chain(slices).map(|object| change(&object)).collect()
+        services
+            .chain(slices)
+            .map(|object| change(&object))
+            .collect()
     }
 
     /// The slice of a Service; with another first endpoint, if one is given.

@@ -61,7 +61,11 @@ fn process(scale: Scale, table: &mut Table) -> Result<()> {
     let cpu = times.start_cpu.as_secs_f64();
     add("start, process to maps, CPU", Unit::CpuSeconds, cpu);
     let [median, late] = quantiles(&times.single)?;
-    add("one endpoint, API to map, median", Unit::Milliseconds, median);
+    add(
+        "one endpoint, API to map, median",
+        Unit::Milliseconds,
+        median,
+    );
     add("one endpoint, API to map, p99", Unit::Milliseconds, late);
     let [median, late] = quantiles(&times.rolling)?;
     add("rolling update, median", Unit::Milliseconds, median);

@@ -171,8 +171,7 @@ impl Updates<'_> {
     }
 
     fn shows(&self, number: u32) -> bool {
-        self.pinned
-            .shows(self.service(number), replacement(number))
+        self.pinned.shows(self.service(number), replacement(number))
     }
 
     fn service(&self, number: u32) -> u32 {
