@@ -137,8 +137,21 @@ impl<T: Ord> SortedSet<T> {
 
     pub fn insert(&mut self, element: T) {
         if let Err(index) = self.0.binary_search(&element) {
+            self.0.reserve_exact(1);
             self.0.insert(index, element);
         }
+    }
+
+    pub fn remove(&mut self, element: &T) {
+        if let Ok(index) = self.0.binary_search(element) {
+            self.0.remove(index);
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, element: &T) -> Option<&T> {
+        let index = self.0.binary_search(element).ok()?;
+        Some(&self.0[index])
     }
 
     /// All elements of both, in order.

@@ -8,15 +8,16 @@ use std::{
 use crate::{
     compile::{NodeContext, Port, PortId, compile},
     model::{Change, Node, ObjectName, Problem, Service, Slice},
+    sorted::SortedSet,
 };
 
 #[derive(Debug, Default)]
 pub struct Store {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, Slice>,
-    slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    slices_of: HashMap<ObjectName, SortedSet<ObjectName>>,
     /// Ports each Service was last compiled to.
-    compiled: HashMap<ObjectName, BTreeSet<PortId>>,
+    compiled: HashMap<ObjectName, SortedSet<PortId>>,
     dirty: BTreeSet<ObjectName>,
     node: NodeContext,
     pub node_object: Option<Node>,
@@ -28,7 +29,8 @@ pub struct Store {
 impl Store {
     pub fn take(&mut self, change: Change) {
         match change {
-            Change::Service(name, Some(service)) => {
+            Change::Service(name, Some(mut service)) => {
+                service.name = name.clone();
                 self.dirty.insert(name.clone());
                 self.services.insert(name, service);
             }
@@ -65,9 +67,10 @@ impl Store {
                 Some(service) => compile(service, self.slices(&name), &self.node),
                 None => Vec::new(),
             };
-            let ids: BTreeSet<PortId> = ports.iter().map(|port| port.id.clone()).collect();
+            let ids: SortedSet<PortId> = ports.iter().map(|port| port.id.clone()).collect();
             let before = self.compiled.remove(&name).unwrap_or_default();
-            changes.extend(before.difference(&ids).map(|id| (id.clone(), None)));
+            let gone = before.into_iter().filter(|id| !ids.contains(id));
+            changes.extend(gone.map(|id| (id, None)));
             changes.extend(ports.into_iter().map(|port| (port.id.clone(), Some(port))));
             if !ids.is_empty() {
                 self.compiled.insert(name, ids);
@@ -101,7 +104,12 @@ impl Store {
             }
             self.dirty.insert(old.service);
         }
-        if let Some(slice) = slice {
+        if let Some(mut slice) = slice {
+            // Copies share their memory.
+            slice.name = name.clone();
+            if let Some(service) = self.services.get(&slice.service) {
+                slice.service = service.name.clone();
+            }
             let names = self.slices_of.entry(slice.service.clone()).or_default();
             names.insert(name.clone());
             self.dirty.insert(slice.service.clone());

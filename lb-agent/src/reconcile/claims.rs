@@ -17,7 +17,7 @@ pub(super) struct Claims(HashMap<FrontendKey, Claimants>);
 #[derive(Debug)]
 enum Claimants {
     One(Claim),
-    Many(BTreeSet<Claim>),
+    Many(Box<BTreeSet<Claim>>),
 }
 
 impl Claims {
@@ -45,7 +45,8 @@ impl Claims {
         match claimants {
             Claimants::One(first) if *first == claim => {}
             Claimants::One(first) => {
-                *claimants = Claimants::Many([first.clone(), claim].into());
+                let claims = BTreeSet::from([first.clone(), claim]);
+                *claimants = Claimants::Many(claims.into());
             }
             Claimants::Many(claims) => {
                 claims.insert(claim);

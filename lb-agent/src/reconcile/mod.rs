@@ -11,6 +11,7 @@
 mod adopt;
 mod claims;
 mod inherit;
+mod mirror;
 mod pool;
 mod sources;
 mod stock;
@@ -29,6 +30,7 @@ use self::{
     adopt::Adoptable,
     claims::Claims,
     inherit::Inheritance,
+    mirror::Mirror,
     pool::{Ids, Slots},
     sources::Sources,
     stock::{Held, InUse, Owned, References, Stock},
@@ -90,8 +92,7 @@ pub struct Reconciler {
     failed: BTreeSet<PortId>,
     claims: Claims,
     inheritance: Inheritance,
-    /// What the kernel holds.
-    frontends: HashMap<FrontendKey, Frontend>,
+    frontends: Mirror,
     adoptable: Adoptable,
     stock: Stock,
     next_service: u32,
@@ -278,7 +279,7 @@ impl Reconciler {
 
     fn delete_unclaimed(&mut self, keys: &[FrontendKey], tables: &mut impl Tables) {
         for key in keys {
-            if self.claims.contains(key) || !self.frontends.contains_key(key) {
+            if self.claims.contains(key) || !self.frontends.contains(key) {
                 self.undeleted.remove(key);
                 continue;
             }
@@ -354,7 +355,7 @@ impl Reconciler {
             }
             let (references, service) = (&held.references, held.service);
             let frontend = references.frontend(key.check(), service, &held.desired, desired);
-            if self.frontends.get(key) == Some(&frontend) {
+            if self.frontends.get(key) == Some(frontend) {
                 self.behind.remove(key);
                 continue;
             }

@@ -114,7 +114,7 @@ pub(super) struct InUse {
 
 impl InUse {
     /// What frontends show in the kernel.
-    pub(super) fn shown<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> Self {
+    pub(super) fn shown(frontends: impl Iterator<Item = Frontend>) -> Self {
         let mut this = Self::default();
         for frontend in frontends {
             let slices = [frontend.inside, frontend.outside].map(Slice::unpack);

@@ -5,6 +5,7 @@
 //! so, or because a whole new list came without it. A lost server changes
 //! nothing.
 
+mod decoded;
 mod events;
 mod lean;
 mod publish;
