@@ -1,7 +1,10 @@
 //! The pure stages of the control path: compile, and the writes between what is
 //! and what is to be, with maps that cost nothing.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark stops where it cannot go on")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark stops where it cannot go on"
+)]
 
 use std::{collections::BTreeSet, hint::black_box, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Objects as they were last told, and which Services they touch.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     mem,
 };
 
@@ -13,8 +13,8 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub struct Store {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, Slice>,
+    services: HashMap<ObjectName, Box<Service>>,
+    slices: HashMap<ObjectName, Box<Slice>>,
     slices_of: HashMap<ObjectName, SortedSet<ObjectName>>,
     /// Ports each Service was last compiled to.
     compiled: HashMap<ObjectName, SortedSet<PortId>>,
@@ -30,9 +30,12 @@ impl Store {
     pub fn take(&mut self, change: Change) {
         match change {
             Change::Service(name, Some(mut service)) => {
+                // Copies share their memory.
+                let known = self.slices_of.get_key_value(&name);
+                let name = known.map_or(name, |(known, _)| known.clone());
                 service.name = name.clone();
                 self.dirty.insert(name.clone());
-                self.services.insert(name, service);
+                self.services.insert(name, service.into());
             }
             Change::Service(name, None) => {
                 self.services.remove(&name);
@@ -81,17 +84,17 @@ impl Store {
 
     #[must_use]
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(Box::as_ref)
     }
 
     #[must_use]
     pub fn slice(&self, name: &ObjectName) -> Option<&Slice> {
-        self.slices.get(name)
+        self.slices.get(name).map(Box::as_ref)
     }
 
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
         let names = self.slices_of.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(name))
+        names.filter_map(|name| self.slice(name))
     }
 
     fn take_slice(&mut self, name: ObjectName, slice: Option<Slice>) {
@@ -105,7 +108,6 @@ impl Store {
             self.dirty.insert(old.service);
         }
         if let Some(mut slice) = slice {
-            // Copies share their memory.
             slice.name = name.clone();
             if let Some(service) = self.services.get(&slice.service) {
                 slice.service = service.name.clone();
@@ -113,7 +115,7 @@ impl Store {
             let names = self.slices_of.entry(slice.service.clone()).or_default();
             names.insert(name.clone());
             self.dirty.insert(slice.service.clone());
-            self.slices.insert(name, slice);
+            self.slices.insert(name, slice.into());
         }
     }
 }

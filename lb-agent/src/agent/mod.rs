@@ -76,6 +76,7 @@ const QUEUE: usize = 1024;
 
 /// Runs until a signal ends it, leaving the dataplane at work.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    let memory = Memory::new();
     let _lock = dataplane::lock(&options.dataplane.bpffs)?;
     let (changes, mut incoming) = mpsc::channel(QUEUE);
     let (events, to_publish) = mpsc::channel(QUEUE);
@@ -110,7 +111,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         events,
     );
     let room = Room::new(limits);
-    let mut agent = Agent::new(&options.node_name, options.node, dataplane, health, room)?;
+    let mut agent = Agent::new(
+        &options.node_name,
+        options.node,
+        dataplane,
+        health,
+        room,
+        memory,
+    )?;
     let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -236,6 +244,7 @@ impl Agent {
         dataplane: Dataplane,
         health: Health,
         room: Room,
+        memory: Memory,
     ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
         let connections = dataplane.connection_table()?;
@@ -246,7 +255,7 @@ impl Agent {
             connections,
             room,
             health,
-            memory: Memory::default(),
+            memory,
             snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
@@ -297,7 +306,6 @@ impl Agent {
             self.attach();
             self.report();
             tracing::info!(took = ?self.started.elapsed(), "in sync");
-            self.memory.give_back();
         }
     }
 
@@ -366,7 +374,9 @@ impl Agent {
     }
 
     fn retry(&mut self) {
-        self.memory.give_back_much();
+        if self.programmed {
+            self.memory.give_back();
+        }
         if self.settings_error.is_some() {
             self.refresh_node();
         }

@@ -17,7 +17,7 @@ mod sources;
 mod stock;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     time::Duration,
 };
@@ -33,7 +33,7 @@ use self::{
     mirror::Mirror,
     pool::{Ids, Slots},
     sources::Sources,
-    stock::{Held, InUse, Owned, References, Stock},
+    stock::{Held, Owned, References, Shown, Stock, Wanted},
 };
 use crate::compile::{Port, PortId};
 
@@ -101,7 +101,7 @@ pub struct Reconciler {
     /// Frontends that may show in the kernel what nobody wants any more.
     behind: BTreeSet<FrontendKey>,
     /// Ports that hold more than they want, because of such frontends.
-    holding: BTreeSet<PortId>,
+    holding: HashSet<PortId>,
     /// The same of ports that are gone.
     leftovers: Vec<Owned>,
     /// Second backends of an endpoint, found in the kernel.
@@ -140,7 +140,7 @@ impl Reconciler {
             stock,
             undeleted: BTreeSet::new(),
             behind,
-            holding: BTreeSet::new(),
+            holding: HashSet::new(),
             leftovers: Vec::new(),
             spare: Vec::new(),
         }
@@ -279,7 +279,7 @@ impl Reconciler {
 
     fn delete_unclaimed(&mut self, keys: &[FrontendKey], tables: &mut impl Tables) {
         for key in keys {
-            if self.claims.contains(key) || !self.frontends.contains(key) {
+            if !self.frontends.contains(key) || self.claims.contains(key) {
                 self.undeleted.remove(key);
                 continue;
             }
@@ -405,12 +405,12 @@ impl Reconciler {
     /// Frees what ports hold and neither want nor the kernel shows.
     fn release(&mut self, now: Duration, tables: &mut impl Tables) {
         let behind = self.behind.iter();
-        let shown = InUse::shown(behind.filter_map(|key| self.frontends.get(key)));
+        let shown: Shown = behind.filter_map(|key| self.frontends.get(key)).collect();
         for id in std::mem::take(&mut self.holding) {
             let Some(held) = self.ports.get_mut(&id) else {
                 continue;
             };
-            let wanted = InUse::wanted(&held.desired, &held.references);
+            let wanted = Wanted::of(held);
             self.stock
                 .trim(&mut held.owned, &shown, &wanted, now, tables);
             if !wanted.holds_all(&held.owned) {
@@ -418,7 +418,7 @@ impl Reconciler {
             }
         }
         for mut owned in std::mem::take(&mut self.leftovers) {
-            let nothing = InUse::default();
+            let nothing = Wanted::default();
             self.stock.trim(&mut owned, &shown, &nothing, now, tables);
             if !owned.is_empty() {
                 self.leftovers.push(owned);

@@ -104,17 +104,15 @@ impl References {
     }
 }
 
-/// What may not be freed.
+/// What frontends show in the kernel, and may not be freed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InUse {
+pub(super) struct Shown {
     slices: BTreeSet<Slice>,
     sources: BTreeSet<u32>,
-    members: BTreeSet<(IpAddr, u16)>,
 }
 
-impl InUse {
-    /// What frontends show in the kernel.
-    pub(super) fn shown(frontends: impl Iterator<Item = Frontend>) -> Self {
+impl FromIterator<Frontend> for Shown {
+    fn from_iter<I: IntoIterator<Item = Frontend>>(frontends: I) -> Self {
         let mut this = Self::default();
         for frontend in frontends {
             let slices = [frontend.inside, frontend.outside].map(Slice::unpack);
@@ -123,21 +121,35 @@ impl InUse {
         }
         this
     }
+}
 
-    /// What a port is to show.
-    pub(super) fn wanted(port: &Port, references: &References) -> Self {
-        let members = members(port).map(|member| (member.address, member.port));
+/// What a port is to show.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    references: References,
+    members: SortedSet<(IpAddr, u16)>,
+}
+
+impl Wanted {
+    pub(super) fn of(held: &Held) -> Self {
+        let members = members(&held.desired).map(|member| (member.address, member.port));
         Self {
-            slices: [references.cluster, references.local].into(),
-            sources: [references.sources].into(),
+            references: held.references,
             members: members.collect(),
         }
     }
 
     /// Whether nothing else is owned that a frontend may show.
     pub(super) fn holds_all(&self, owned: &Owned) -> bool {
-        owned.slices.keys().all(|slice| self.slices.contains(slice))
-            && owned.sources.keys().all(|set| self.sources.contains(set))
+        owned.slices.keys().all(|slice| self.slice(slice))
+            && owned
+                .sources
+                .keys()
+                .all(|set| *set == self.references.sources)
+    }
+
+    fn slice(&self, slice: &Slice) -> bool {
+        [self.references.cluster, self.references.local].contains(slice)
     }
 }
 
@@ -191,14 +203,14 @@ impl Stock {
     pub(super) fn trim(
         &mut self,
         owned: &mut Owned,
-        shown: &InUse,
-        wanted: &InUse,
+        shown: &Shown,
+        wanted: &Wanted,
         now: Duration,
         tables: &mut impl Tables,
     ) {
-        let mut in_use = BTreeSet::new();
+        let mut in_use = Vec::new();
         let freed = owned.slices.extract(|slice, ids| {
-            let shows = shown.slices.contains(slice) || wanted.slices.contains(slice);
+            let shows = shown.slices.contains(slice) || wanted.slice(slice);
             if shows {
                 in_use.extend(ids.iter().copied());
             }
@@ -207,8 +219,9 @@ impl Stock {
         for (slice, _) in freed {
             self.slots.free(slice, now);
         }
-        let unused =
-            |set: &u32, _: &mut _| !shown.sources.contains(set) && !wanted.sources.contains(set);
+        let unused = |set: &u32, _: &mut _| {
+            !shown.sources.contains(set) && *set != wanted.references.sources
+        };
         for (set, _) in owned.sources.extract_if(.., unused) {
             self.sources.free(set, now);
         }
