@@ -1,9 +1,8 @@
 //! Objects as they were last told, and which Services they touch.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    mem,
-};
+use std::{collections::BTreeSet, mem};
+
+use foldhash::HashMap;
 
 use crate::{
     compile::{NodeContext, Port, PortId, compile},

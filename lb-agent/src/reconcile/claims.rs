@@ -1,7 +1,8 @@
 //! Which ports want a frontend, and which of them gets it.
 
-use std::collections::{BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeSet, hash_map::Entry};
 
+use foldhash::HashMap;
 use lb_common::FrontendKey;
 
 use crate::compile::{FrontendKind, PortId};

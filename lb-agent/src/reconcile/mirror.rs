@@ -1,7 +1,6 @@
 //! What the map of frontends holds in the kernel.
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashSet};
 use lb_common::{Frontend, FrontendKey, Slice};
 
 use super::adopt::NOBODY;

@@ -17,11 +17,12 @@ mod sources;
 mod stock;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use lb_common::{Backend, Frontend, FrontendKey, maps};
 
@@ -130,7 +131,7 @@ impl Reconciler {
         let stock = Stock::new(ids, slots, sources);
         let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
-            ports: HashMap::new(),
+            ports: HashMap::default(),
             failed: BTreeSet::new(),
             claims: Claims::default(),
             inheritance: Inheritance::default(),
@@ -140,7 +141,7 @@ impl Reconciler {
             stock,
             undeleted: BTreeSet::new(),
             behind,
-            holding: HashSet::new(),
+            holding: HashSet::default(),
             leftovers: Vec::new(),
             spare: Vec::new(),
         }

@@ -35,6 +35,7 @@ pub(in crate::watch) fn slice(slice: &EndpointSlice, reporter: &mut Reporter<'_>
         .unwrap_or_default()
         .iter()
         .enumerate();
+    let ports = ports(slice, reporter);
     let mut endpoints: Vec<Endpoint> = endpoints
         .filter_map(|(index, object)| endpoint(index, object, family, reporter))
         .collect();
@@ -43,7 +44,7 @@ pub(in crate::watch) fn slice(slice: &EndpointSlice, reporter: &mut Reporter<'_>
         service: ObjectName::new(&name.namespace, service),
         name,
         family,
-        ports: ports(slice, reporter),
+        ports,
         endpoints,
         trigger_time: trigger_time(slice, reporter),
     })

@@ -47,6 +47,8 @@ fn in_process(scale: Scale, table: &mut Table) -> Result<()> {
     let times = in_process::run(scale, &lab.pins(1))?;
     let mut add = |load, value| table.add(scale, load, Unit::Milliseconds, value);
     add("start, objects to maps", milliseconds(times.cold_start));
+    let cpu = milliseconds(times.cold_start_cpu);
+    add("start, objects to maps, CPU", cpu);
     let [median, late] = quantiles(&times.changes)?;
     add("one endpoint, own work, median", median);
     add("one endpoint, own work, p99", late);
