@@ -4,12 +4,16 @@ mod cluster;
 mod in_process;
 mod pinned;
 mod process;
+mod rulesets;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-pub use self::cluster::Scale;
+pub use self::{
+    cluster::Scale,
+    rulesets::{Loader, load_ruleset},
+};
 use super::{Measurement, Part, Summary, Unit};
 use crate::lab::{Lab, LabOptions};
 
