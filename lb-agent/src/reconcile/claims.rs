@@ -18,6 +18,7 @@ pub(super) struct Claims(HashMap<FrontendKey, Claimants>);
 #[derive(Debug)]
 enum Claimants {
     One(Claim),
+    #[expect(clippy::box_collection, reason = "all but a few are `One`, and small")]
     Many(Box<BTreeSet<Claim>>),
 }
 

@@ -369,6 +369,9 @@ impl Stock {
     }
 }
 
+/// A run of slots, and what is still to be written there.
+type Placed = (Slice, Option<Box<[u32]>>);
+
 impl Slots {
     /// A run of slots that holds `ids`: one there is, else a new one, which is
     /// still to be written with the ids that are returned then.
@@ -377,7 +380,7 @@ impl Slots {
         slices: &mut Slices,
         ids: Box<[u32]>,
         now: Duration,
-    ) -> Result<(Slice, Option<Box<[u32]>>), TableError> {
+    ) -> Result<Placed, TableError> {
         if ids.is_empty() {
             return Ok((Slice::default(), None));
         }
