@@ -8,6 +8,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     num::NonZeroU32,
+    ops::Deref,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -15,27 +17,48 @@ use lb_common::{Address, FrontendKey};
 use serde::Serialize;
 
 use self::frontends::frontends;
-use crate::model::{Endpoint, Family, ObjectName, Protocol, Service, ServicePort, Slice};
+use crate::{
+    model::{Endpoint, Family, ObjectName, Protocol, Service, ServicePort, Slice},
+    sorted::{SortedMap, SortedSet},
+};
 
-/// Identity of a service port: what affinity, ids and status go by.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct PortId {
+/// Identity of a service port: what affinity, ids and status go by. Copies
+/// share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(Arc<PortName>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortName {
     pub service: ObjectName,
     pub port: String,
     pub protocol: Protocol,
     pub family: Family,
 }
 
+impl From<PortName> for PortId {
+    fn from(name: PortName) -> Self {
+        Self(Arc::new(name))
+    }
+}
+
+impl Deref for PortId {
+    type Target = PortName;
+
+    fn deref(&self) -> &PortName {
+        &self.0
+    }
+}
+
 /// A service port in one family, ready for the maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     pub id: PortId,
-    pub frontends: BTreeMap<FrontendKey, Frontend>,
+    pub frontends: SortedMap<FrontendKey, Frontend>,
     /// Usable endpoints anywhere, and on this node.
-    pub cluster: BTreeSet<Backend>,
-    pub local: BTreeSet<Backend>,
+    pub cluster: SortedSet<Backend>,
+    pub local: SortedSet<Backend>,
     /// Endpoints whose connections go on, chosen for new ones or not.
-    pub serving: BTreeSet<Backend>,
+    pub serving: SortedSet<Backend>,
     /// Clients keep their backend for this long after their last new
     /// connection; 0 if they do not.
     pub affinity_seconds: u32,
@@ -155,7 +178,7 @@ pub fn frontend_key(address: IpAddr, port: u16, protocol: Protocol) -> FrontendK
 
 /// What tells connections to backends themselves apart.
 pub fn endpoint_frontends<'a>(
-    sets: impl IntoIterator<Item = &'a BTreeSet<Backend>>,
+    sets: impl IntoIterator<Item = &'a SortedSet<Backend>>,
     protocol: Protocol,
 ) -> impl Iterator<Item = (FrontendKey, Frontend)> {
     let frontend = Frontend {
@@ -229,7 +252,7 @@ fn compile_port(
     node: &NodeContext,
 ) -> Port {
     let is_local = |endpoint: &Endpoint| endpoint.node.as_deref() == Some(node.name.as_str());
-    let backends = |keep: &dyn Fn(&Endpoint) -> bool| -> BTreeSet<Backend> {
+    let backends = |keep: &dyn Fn(&Endpoint) -> bool| -> SortedSet<Backend> {
         endpoints
             .iter()
             .filter(|(_, endpoint)| keep(endpoint))
@@ -252,17 +275,17 @@ fn compile_port(
         local = backends(&|endpoint| draining(endpoint) && is_local(endpoint));
     }
     let serving = backends(&|endpoint| endpoint.serving);
-    let mut frontends = frontends(service, cluster_ip, port, node);
-    for (key, frontend) in endpoint_frontends([&cluster, &local, &serving], port.protocol) {
-        frontends.entry(key).or_insert(frontend);
-    }
+    // Of a key that comes twice the last is kept.
+    let frontends = endpoint_frontends([&cluster, &local, &serving], port.protocol)
+        .chain(frontends(service, cluster_ip, port, node))
+        .collect();
     Port {
-        id: PortId {
+        id: PortId::from(PortName {
             service: service.name.clone(),
             port: port.name.clone(),
             protocol: port.protocol,
             family: Family::of(cluster_ip),
-        },
+        }),
         frontends,
         cluster,
         local,

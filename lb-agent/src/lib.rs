@@ -12,5 +12,6 @@ mod netlink;
 pub mod node;
 pub mod reconcile;
 pub mod shortcut;
+pub mod sorted;
 pub mod store;
 pub mod watch;

@@ -1,22 +1,22 @@
 //! Objects as they were last told, and which Services they touch.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    mem,
-};
+use std::{collections::BTreeSet, mem};
+
+use foldhash::HashMap;
 
 use crate::{
     compile::{NodeContext, Port, PortId, compile},
     model::{Change, Node, ObjectName, Problem, Service, Slice},
+    sorted::SortedSet,
 };
 
 #[derive(Debug, Default)]
 pub struct Store {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, Slice>,
-    slices_of: HashMap<ObjectName, BTreeSet<ObjectName>>,
+    services: HashMap<ObjectName, Box<Service>>,
+    slices: HashMap<ObjectName, Box<Slice>>,
+    slices_of: HashMap<ObjectName, SortedSet<ObjectName>>,
     /// Ports each Service was last compiled to.
-    compiled: HashMap<ObjectName, BTreeSet<PortId>>,
+    compiled: HashMap<ObjectName, SortedSet<PortId>>,
     dirty: BTreeSet<ObjectName>,
     node: NodeContext,
     pub node_object: Option<Node>,
@@ -28,9 +28,13 @@ pub struct Store {
 impl Store {
     pub fn take(&mut self, change: Change) {
         match change {
-            Change::Service(name, Some(service)) => {
+            Change::Service(name, Some(mut service)) => {
+                // Copies share their memory.
+                let known = self.slices_of.get_key_value(&name);
+                let name = known.map_or(name, |(known, _)| known.clone());
+                service.name = name.clone();
                 self.dirty.insert(name.clone());
-                self.services.insert(name, service);
+                self.services.insert(name, service.into());
             }
             Change::Service(name, None) => {
                 self.services.remove(&name);
@@ -65,9 +69,10 @@ impl Store {
                 Some(service) => compile(service, self.slices(&name), &self.node),
                 None => Vec::new(),
             };
-            let ids: BTreeSet<PortId> = ports.iter().map(|port| port.id.clone()).collect();
+            let ids: SortedSet<PortId> = ports.iter().map(|port| port.id.clone()).collect();
             let before = self.compiled.remove(&name).unwrap_or_default();
-            changes.extend(before.difference(&ids).map(|id| (id.clone(), None)));
+            let gone = before.into_iter().filter(|id| !ids.contains(id));
+            changes.extend(gone.map(|id| (id, None)));
             changes.extend(ports.into_iter().map(|port| (port.id.clone(), Some(port))));
             if !ids.is_empty() {
                 self.compiled.insert(name, ids);
@@ -78,17 +83,17 @@ impl Store {
 
     #[must_use]
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(Box::as_ref)
     }
 
     #[must_use]
     pub fn slice(&self, name: &ObjectName) -> Option<&Slice> {
-        self.slices.get(name)
+        self.slices.get(name).map(Box::as_ref)
     }
 
     pub fn slices(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
         let names = self.slices_of.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(name))
+        names.filter_map(|name| self.slice(name))
     }
 
     fn take_slice(&mut self, name: ObjectName, slice: Option<Slice>) {
@@ -101,11 +106,15 @@ impl Store {
             }
             self.dirty.insert(old.service);
         }
-        if let Some(slice) = slice {
+        if let Some(mut slice) = slice {
+            slice.name = name.clone();
+            if let Some(service) = self.services.get(&slice.service) {
+                slice.service = service.name.clone();
+            }
             let names = self.slices_of.entry(slice.service.clone()).or_default();
             names.insert(name.clone());
             self.dirty.insert(slice.service.clone());
-            self.slices.insert(name, slice);
+            self.slices.insert(name, slice.into());
         }
     }
 }

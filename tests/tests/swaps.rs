@@ -16,12 +16,13 @@ use std::{
 };
 
 use lb_agent::{
-    compile::{self, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
+    compile::{self, Frontend, FrontendKind, Port, PortId, PortName, Set, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     interfaces::{Device, Interface, Kind, Peer},
     model::{self, ObjectName},
     reconcile::Reconciler,
     shortcut::ShortcutOption,
+    sorted::SortedSet,
 };
 use lb_tests::lab::{Family, Lab, LabOptions, Protocol};
 use nix::net::if_::if_nametoindex;
@@ -62,16 +63,16 @@ fn port(
         Protocol::Udp => model::Protocol::Udp,
     };
     let to = frontend(family, number);
-    let id = PortId {
+    let id = PortId::from(PortName {
         service: ObjectName::new("default", format!("s{number}")),
         port: String::new(),
         protocol,
         family: model::Family::of(to.ip()),
-    };
+    });
     if pods.is_empty() {
         return (id, None);
     }
-    let backends: BTreeSet<_> = pods
+    let backends: SortedSet<_> = pods
         .iter()
         .map(|name| {
             let pod = lab.pod(name).unwrap();
@@ -94,7 +95,7 @@ fn port(
         id: id.clone(),
         frontends: [(key, frontend)].into(),
         cluster: backends.clone(),
-        local: BTreeSet::new(),
+        local: SortedSet::default(),
         serving: backends,
         affinity_seconds: 0,
         sources: BTreeSet::new(),

@@ -3,6 +3,7 @@
 mod client;
 mod collect;
 mod configuration;
+mod memory;
 mod overview;
 mod report;
 mod room;
@@ -23,13 +24,13 @@ use tokio::{
     time,
 };
 
-use self::room::Room;
 pub use self::{
     client::print_status,
     status::{
         BackendStatus, FrontendStatus, PortStatus, ServiceStatus, Status, TableStatus, TablesStatus,
     },
 };
+use self::{memory::Memory, room::Room};
 use crate::{
     connections::Settings as ConnectionSettings,
     dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
@@ -77,7 +78,12 @@ const QUEUE: usize = 1024;
 
 /// Runs until a signal ends it, leaving the dataplane at work.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    let memory = Memory::new();
     let _lock = dataplane::lock(&options.dataplane.bpffs)?;
+    let (changes, mut incoming) = mpsc::channel(QUEUE);
+    let (events, to_publish) = mpsc::channel(QUEUE);
+    // It reads its first lists while the kernel verifies the programs.
+    let source = start_source(&options, changes, to_publish);
     let mut dataplane = Dataplane::open(&options.dataplane)?;
     if options.dataplane.trace_packets {
         dataplane.follow_packets();
@@ -86,9 +92,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let collector = dataplane.collector(&timeouts)?;
     let (ticks, mut collected) = mpsc::channel(1);
     let mut collecting = tokio::spawn(collect::collect(collector, ticks));
-    let (changes, mut incoming) = mpsc::channel(QUEUE);
-    let (events, to_publish) = mpsc::channel(QUEUE);
-    let source = start_source(&options, changes, to_publish);
     let (snapshots, mut interfaces) = watch::channel(interfaces::Snapshot::default());
     let (node_ips, of_node) = watch::channel(Vec::new());
     let following = interfaces::Options {
@@ -122,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         dataplane,
         health,
         room,
+        memory,
     )?;
     let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
@@ -231,6 +235,7 @@ struct Agent {
     connections: ConnectionTable,
     room: Room,
     health: Health,
+    memory: Memory,
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
     node_name: String,
@@ -261,6 +266,7 @@ impl Agent {
         dataplane: Dataplane,
         health: Health,
         room: Room,
+        memory: Memory,
     ) -> anyhow::Result<Self> {
         let reconciler = Reconciler::new(dataplane.snapshot()?);
         let connections = dataplane.connection_table()?;
@@ -271,6 +277,7 @@ impl Agent {
             connections,
             room,
             health,
+            memory,
             snapshot: None,
             attachment_errors: Vec::new(),
             node_name: node_name.to_owned(),
@@ -310,6 +317,7 @@ impl Agent {
         }
         if self.store.is_dirty() {
             let changes = self.store.compile();
+            self.memory.note(changes.len());
             self.health.compiled(&changes, &self.store);
             let families: BTreeSet<_> = changes.iter().map(|(id, _)| id.family).collect();
             self.reconciler.apply(changes, now, &mut self.dataplane);
@@ -419,6 +427,9 @@ impl Agent {
     }
 
     fn retry(&mut self) {
+        if self.programmed {
+            self.memory.give_back();
+        }
         if self.settings_error.is_some() {
             self.refresh_node();
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Agent;
 use crate::{
-    compile::PortId,
+    compile::PortName,
     health::{self, Progress},
     model::ObjectName,
 };
@@ -85,12 +85,12 @@ impl Agent {
             let Some(error) = state.error else {
                 continue;
             };
-            let PortId {
+            let PortName {
                 service,
                 port,
                 protocol,
                 family,
-            } = &state.port.id;
+            } = &*state.port.id;
             let text = failures.entry(service.clone()).or_default();
             let separator = if text.is_empty() { "" } else { "; " };
             text.push_str(&format!(

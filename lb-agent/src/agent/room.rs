@@ -12,7 +12,7 @@ use super::{
     status::{TableStatus, TablesStatus},
 };
 use crate::{
-    compile::PortId,
+    compile::{PortId, PortName},
     connections::{Level, Limits},
     dataplane::{Census, DataplaneError, Tick},
     health::{Figures, ServiceFigures, TableFigures},
@@ -239,12 +239,12 @@ impl Agent {
     }
 
     fn quota_text(&self, id: &PortId) -> String {
-        let PortId {
+        let PortName {
             port,
             protocol,
             family,
             ..
-        } = id;
+        } = &**id;
         format!(
             "port {port:?} {protocol} {family} is at its quota of {} connections (--service-connection-quota): its further ones can be evicted",
             self.room.limits.of_service()

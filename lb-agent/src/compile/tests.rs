@@ -132,7 +132,7 @@ fn node() -> NodeContext {
 }
 
 /// The last byte of each member's address.
-fn numbers(set: &BTreeSet<Backend>) -> Vec<u8> {
+fn numbers(set: &SortedSet<Backend>) -> Vec<u8> {
     set.iter()
         .map(|backend| match backend.address {
             IpAddr::V4(v4) => v4.octets()[3],

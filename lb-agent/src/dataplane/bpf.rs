@@ -68,6 +68,43 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
     }
 }
 
+/// Writes the elements one after the other, until one is refused. Returns how
+/// many were written, and why no more.
+///
+/// `K` and `V` must be of the sizes that the map has.
+pub(super) fn update_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> (usize, io::Result<()>) {
+    let mut attributes = BatchAttributes {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr().expose_provenance() as u64,
+        values: values.as_ptr().expose_provenance() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        elem_flags: 0,
+        flags: 0,
+    };
+    let asked = attributes.count;
+    // SAFETY: the kernel reads `count` keys and values, of the map's sizes,
+    // which are those of `K` and `V`.
+    let result = unsafe {
+        bpf(
+            bpf_cmd::BPF_MAP_UPDATE_BATCH,
+            (&raw mut attributes).cast(),
+            size_of::<BatchAttributes>(),
+        )
+    };
+    match result {
+        Ok(_) => (asked as usize, Ok(())),
+        // Kernels before 6.4 leave the count when they fail to begin at all.
+        Err(error) if attributes.count >= asked => (0, Err(error)),
+        Err(error) => (attributes.count as usize, Err(error)),
+    }
+}
+
 /// Runs a TC program once on a frame with this mark, which it may rewrite.
 /// Returns what the program does.
 pub(super) fn test_run(program: BorrowedFd<'_>, mark: u32, frame: &mut [u8]) -> io::Result<u32> {

@@ -272,7 +272,7 @@ fn ask(
 
 fn refused(error: anyhow::Error) -> DataplaneError {
     DataplaneError::Program {
-        program: COLLECT,
+        program: COLLECT.to_owned(),
         reason: format!("{error:#}"),
     }
 }

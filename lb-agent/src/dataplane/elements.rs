@@ -1,4 +1,4 @@
-//! Elements of a hash map, read by the thousand.
+//! Elements of a map, read and written by the thousand.
 
 use std::{
     io,
@@ -10,8 +10,9 @@ use aya::{Pod, maps::Map};
 use bytemuck::Zeroable;
 
 use super::{DataplaneError, bpf};
+use crate::reconcile::{Refusals, TableError};
 
-/// A hash map of `K` and `V`; copies share it.
+/// A hash map or an array of `K` and `V`; copies share it.
 #[derive(Clone, Debug)]
 pub(super) struct Elements<K, V> {
     name: &'static str,
@@ -19,7 +20,7 @@ pub(super) struct Elements<K, V> {
     of: std::marker::PhantomData<fn() -> (K, V)>,
 }
 
-/// A walk over all elements, in no order. What is entered or removed meanwhile
+/// A walk over all elements of a hash map, in no order. What is entered or removed meanwhile
 /// may be seen or not, all else is seen once.
 #[derive(Debug)]
 pub(super) struct Walk<K, V> {
@@ -32,7 +33,7 @@ pub(super) struct Walk<K, V> {
 impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
     pub(super) fn open(name: &'static str, map: &Map) -> Result<Self, DataplaneError> {
         let failed = |source| DataplaneError::Map { map: name, source };
-        let (Map::HashMap(map) | Map::LruHashMap(map)) = map else {
+        let (Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map)) = map else {
             return Err(DataplaneError::Incomplete { what: "map", name });
         };
         let info = map.info().map_err(failed)?;
@@ -52,6 +53,25 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
             map: Arc::new(copy.map_err(|error| failed(error.into()))?),
             of: std::marker::PhantomData,
         })
+    }
+
+    /// Writes them in order. What was refused, by its index; all else is done.
+    pub(super) fn write(&self, keys: &[K], values: &[V]) -> Refusals {
+        let mut refusals = Vec::new();
+        let mut at = 0;
+        while at < keys.len() {
+            let (written, result) = bpf::update_batch(self.map.as_fd(), &keys[at..], &values[at..]);
+            at += written;
+            if let Err(error) = result {
+                let error = TableError {
+                    map: self.name,
+                    reason: error.to_string(),
+                };
+                refusals.push((at, error));
+                at += 1;
+            }
+        }
+        refusals
     }
 
     /// Calls `visit` for every element.

@@ -1,17 +1,18 @@
 //! Loads the object; adopts pinned maps of the same layout.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, thread};
 
 use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
+    Ebpf, EbpfLoader, Pod, VerifierLogLevel,
     maps::{Array, Map, MapError},
-    programs::{ProgramError, SchedClassifier, Xdp},
+    programs::{Program, ProgramError},
 };
+use bytemuck::Zeroable;
 use lb_common::Settings;
 
 use super::{
-    Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs, former::Former,
-    known::Known, pins::Pins, settings,
+    Batches, Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs,
+    elements::Elements, former::Former, known::Known, pins::Pins, settings,
 };
 use crate::shortcut::ShortcutOption;
 
@@ -52,7 +53,13 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             source,
         }
     })?;
+    let batches = Batches {
+        frontends: elements(&ebpf, "FRONTENDS")?,
+        slots: elements(&ebpf, "SLOTS")?,
+        backends: elements(&ebpf, "BACKENDS")?,
+    };
     let mut dataplane = Dataplane {
+        batches,
         frontends: take(&mut ebpf, "FRONTENDS")?,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
@@ -79,7 +86,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         ebpf,
     };
     if adopted && !configured {
-        dataplane.cover_cluster_ips()?;
+        dataplane.cover_entered()?;
     }
     Ok(dataplane)
 }
@@ -98,31 +105,51 @@ fn loader(trace_packets: bool) -> EbpfLoader<'static> {
     loader
 }
 
+/// All at once: the verifier takes its time over each.
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-    fn refused(program: &'static str) -> impl Fn(ProgramError) -> DataplaneError {
-        move |error| DataplaneError::Program {
-            program,
-            reason: format!("{:#}", anyhow::Error::new(error)),
-        }
+    for name in [XDP, INGRESS, EGRESS, COLLECT] {
+        ebpf.program(name).ok_or(DataplaneError::Incomplete {
+            what: "program",
+            name,
+        })?;
     }
-    let xdp: &mut Xdp = program(ebpf, XDP)?;
-    xdp.load().map_err(refused(XDP))?;
-    for name in [INGRESS, EGRESS, COLLECT] {
-        let classifier: &mut SchedClassifier = program(ebpf, name)?;
-        classifier.load().map_err(refused(name))?;
-    }
-    Ok(())
+    thread::scope(|scope| {
+        let programs = ebpf.programs_mut();
+        let loading: Vec<_> = programs
+            .map(|(name, program)| {
+                let name = name.to_owned();
+                scope.spawn(move || load_program(name, program))
+            })
+            .collect();
+        let mut results = loading.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        results.try_for_each(|result| result)
+    })
+}
+
+fn load_program(name: String, program: &mut Program) -> Result<(), DataplaneError> {
+    let result = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    result.map_err(|error| DataplaneError::Program {
+        program: name,
+        reason: format!("{:#}", anyhow::Error::new(error)),
+    })
 }
 
 /// 0, which is no program's, if the kernel does not say.
 fn program_id(ebpf: &Ebpf, name: &str) -> u32 {
-    let info = ebpf.program(name).map(aya::programs::Program::info);
+    let info = ebpf.program(name).map(Program::info);
     info.and_then(Result::ok).map_or(0, |info| info.id())
 }
 
 pub(super) fn program<'a, T>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<T, DataplaneError>
 where
-    T: TryFrom<&'a mut aya::programs::Program>,
+    T: TryFrom<&'a mut Program>,
 {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
@@ -130,6 +157,17 @@ where
             what: "program",
             name,
         })
+}
+
+fn elements<K: Pod + Zeroable, V: Pod + Zeroable>(
+    ebpf: &Ebpf,
+    name: &'static str,
+) -> Result<Elements<K, V>, DataplaneError> {
+    let map = ebpf.map(name);
+    Elements::open(
+        name,
+        map.ok_or(DataplaneError::Incomplete { what: "map", name })?,
+    )
 }
 
 fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DataplaneError>

@@ -41,7 +41,7 @@ use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
 pub use self::collect::{Collector, Tick};
 pub use self::connections::{Census, ConnectionTable, OpenConnection};
-use self::{former::Former, known::Known, pins::Pins};
+use self::{elements::Elements, former::Former, known::Known, pins::Pins};
 use crate::{
     connections::Settings as ConnectionSettings,
     interfaces::{self, Device},
@@ -59,10 +59,7 @@ pub enum DataplaneError {
     #[error("{path} is not on a BPF filesystem; mount one with `mount -t bpf bpf /sys/fs/bpf`")]
     NotBpffs { path: PathBuf },
     #[error("the kernel refused program {program}: {reason}")]
-    Program {
-        program: &'static str,
-        reason: String,
-    },
+    Program { program: String, reason: String },
     #[error("{path}: another agent is at work here")]
     Locked { path: PathBuf },
     #[error("the object lacks {what} {name}; it was built from other sources")]
@@ -98,6 +95,7 @@ pub struct Options {
 /// Loaded programs and their maps. Dropping it leaves all of it working in
 /// the kernel.
 pub struct Dataplane {
+    batches: Batches,
     frontends: BpfHashMap<MapData, FrontendKey, Frontend>,
     slots: Array<MapData, u32>,
     backends: Array<MapData, Backend>,
@@ -119,6 +117,13 @@ pub struct Dataplane {
     /// Whether maps of an earlier agent were found and taken over.
     adopted: bool,
     ebpf: aya::Ebpf,
+}
+
+/// The maps that are written by the thousand.
+struct Batches {
+    frontends: Elements<FrontendKey, Frontend>,
+    slots: Elements<u32, u32>,
+    backends: Elements<u32, Backend>,
 }
 
 /// The tables of connections, and what is counted of them.

@@ -43,6 +43,27 @@ fn initial() -> Settings {
     }
 }
 
+/// Has the cover hold `network` too.
+fn widen(record: &mut Settings, network: &IpNet) {
+    let index = match Family::of(network.addr()) {
+        Family::V4 => 0,
+        Family::V6 => 1,
+    };
+    let (cover, mask) = (&mut record.covers[index], &mut record.masks[index]);
+    let old = Some((bits(*cover), bits(*mask))).filter(|old| *old != NOTHING);
+    let (base, prefix) = (bits(network.network().into()), mask_of(network));
+    let common = match old {
+        Some((held, held_mask)) => {
+            let same = u128::MAX
+                .checked_shl(128 - (held ^ base).leading_zeros())
+                .unwrap_or(0);
+            held_mask & prefix & same
+        }
+        None => prefix,
+    };
+    (*cover, *mask) = (address(base & common), address(common));
+}
+
 /// The coarse clocks of the kernel advance with its jiffies.
 pub(super) fn jiffies_per_second() -> u32 {
     const NANOSECONDS: i64 = 1_000_000_000;
@@ -62,9 +83,8 @@ impl Dataplane {
             map: "NETWORKS",
             source,
         };
-        for network in &settings.service_networks {
-            self.cover(network).map_err(failed)?;
-        }
+        self.cover(settings.service_networks.iter().copied())
+            .map_err(failed)?;
         self.replace_networks(NetworkKey::PODS, &settings.pod_networks)
             .and_then(|()| self.replace_networks(NetworkKey::SERVICES, &settings.service_networks))
             .map_err(networks)?;
@@ -103,48 +123,47 @@ impl Dataplane {
     }
 
     /// Widens the cover to every clusterIP that an earlier agent has entered.
-    pub(super) fn cover_cluster_ips(&mut self) -> Result<(), DataplaneError> {
+    pub(super) fn cover_entered(&mut self) -> Result<(), DataplaneError> {
         let keys: Result<Vec<_>, _> = self.frontends.keys().collect();
         let keys = keys.map_err(|source| DataplaneError::Map {
             map: "FRONTENDS",
             source,
         })?;
-        let cluster_ips = keys.iter().filter(|key| is_cluster_ip(key));
-        for key in cluster_ips {
-            let address = IpNet::from(IpAddr::from(key.address));
-            self.cover(&address).map_err(|source| DataplaneError::Map {
+        self.cover_cluster_ips(&keys)
+            .map_err(|source| DataplaneError::Map {
                 map: "SETTINGS",
                 source,
-            })?;
+            })
+    }
+
+    /// Widens the cover to the clusterIPs among `keys`: programs ask for such a
+    /// frontend only where the cover says so.
+    pub(super) fn cover_cluster_ips<'a>(
+        &mut self,
+        keys: impl IntoIterator<Item = &'a FrontendKey>,
+    ) -> Result<(), MapError> {
+        let cluster_ips = keys.into_iter().filter(|key| is_cluster_ip(key));
+        let mut networks = cluster_ips
+            .map(|key| IpNet::from(IpAddr::from(key.address)))
+            .peekable();
+        if networks.peek().is_none() {
+            return Ok(());
         }
-        Ok(())
+        self.cover(networks)
     }
 
     /// Widens the cover of addresses that may be a clusterIP. It never gets
     /// narrower: that would cost a look at all of them, and saves nothing but
     /// a lookup for packets to nowhere.
-    pub(super) fn cover(&mut self, network: &IpNet) -> Result<(), MapError> {
-        let mut record = self.settings.get(&0, 0)?;
-        let index = match Family::of(network.addr()) {
-            Family::V4 => 0,
-            Family::V6 => 1,
-        };
-        let (cover, mask) = (&mut record.covers[index], &mut record.masks[index]);
-        let old = Some((bits(*cover), bits(*mask))).filter(|old| *old != NOTHING);
-        let (base, prefix) = (bits(network.network().into()), mask_of(network));
-        let common = match old {
-            Some((held, held_mask)) => {
-                let same = u128::MAX
-                    .checked_shl(128 - (held ^ base).leading_zeros())
-                    .unwrap_or(0);
-                held_mask & prefix & same
-            }
-            None => prefix,
-        };
-        if old == Some((base & common, common)) {
+    fn cover(&mut self, networks: impl IntoIterator<Item = IpNet>) -> Result<(), MapError> {
+        let before = self.settings.get(&0, 0)?;
+        let mut record = before;
+        networks
+            .into_iter()
+            .for_each(|network| widen(&mut record, &network));
+        if (record.covers, record.masks) == (before.covers, before.masks) {
             return Ok(());
         }
-        (*cover, *mask) = (address(base & common), address(common));
         self.settings.set(0, record, 0)
     }
 

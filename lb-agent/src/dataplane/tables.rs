@@ -9,11 +9,11 @@ use aya::maps::MapError;
 use ipnet::IpNet;
 use lb_common::{Address, Backend, Frontend, FrontendKey, Interface, NetworkKey, Slice, maps};
 
-use super::{AttachmentError, Dataplane, DataplaneError, settings::is_cluster_ip};
+use super::{AttachmentError, Dataplane, DataplaneError};
 use crate::{
     interfaces::{self, Device, Kind},
     model::Family,
-    reconcile::{Snapshot, TableError, Tables},
+    reconcile::{Refusals, Snapshot, TableError, Tables},
 };
 
 impl Tables for Dataplane {
@@ -54,14 +54,40 @@ impl Tables for Dataplane {
     }
 
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
-        if is_cluster_ip(key) {
-            // Programs ask for such a frontend only where the cover says so.
-            self.cover(&IpNet::from(std::net::IpAddr::from(key.address)))
-                .map_err(|error| refused("SETTINGS", &error))?;
-        }
+        self.cover_cluster_ips([key])
+            .map_err(|error| refused("SETTINGS", &error))?;
         self.frontends
             .insert(key, frontend, 0)
             .map_err(|error| refused("FRONTENDS", &error))
+    }
+
+    fn write_backends(&mut self, backends: &[(u32, Backend)]) -> Refusals {
+        let (ids, backends): (Vec<_>, Vec<_>) = backends.iter().copied().unzip();
+        self.batches.backends.write(&ids, &backends)
+    }
+
+    fn write_runs(&mut self, runs: &[(u32, Box<[u32]>)]) -> Refusals {
+        let (mut slots, mut ids, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, (base, run)) in runs.iter().enumerate() {
+            slots.extend((*base..).take(run.len()));
+            ids.extend(run);
+            owners.extend(std::iter::repeat_n(index, run.len()));
+        }
+        let refused = self.batches.slots.write(&slots, &ids).into_iter();
+        let mut refused: Refusals = refused.map(|(at, error)| (owners[at], error)).collect();
+        refused.dedup_by_key(|(index, _)| *index);
+        refused
+    }
+
+    fn write_frontends(&mut self, frontends: &[(FrontendKey, Frontend)]) -> Refusals {
+        if let Err(error) = self.cover_cluster_ips(frontends.iter().map(|(key, _)| key)) {
+            let all = 0..frontends.len();
+            return all
+                .map(|index| (index, refused("SETTINGS", &error)))
+                .collect();
+        }
+        let (keys, frontends): (Vec<_>, Vec<_>) = frontends.iter().copied().unzip();
+        self.batches.frontends.write(&keys, &frontends)
     }
 }
 

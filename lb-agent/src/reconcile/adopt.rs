@@ -91,7 +91,7 @@ impl Adoptable {
                     if content.iter().any(|id| !alive.contains(id)) {
                         content.clear();
                     }
-                    owned.slices.insert(slice, content);
+                    owned.slices.insert(slice, content.into());
                 }
             }
         }

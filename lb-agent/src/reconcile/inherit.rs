@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::Backend;
 
-use super::Held;
-use crate::compile::{self, Port, PortId};
+use super::stock::{Held, Owned};
+use crate::{
+    compile::{self, Port, PortId},
+    sorted::SortedSet,
+};
 
 /// Members that the kernel had for a port, added to those it is said to have
 /// until all of the truth is in: they may be in what cannot be read.
@@ -32,20 +35,20 @@ impl Inheritance {
     }
 
     /// Notes what a port has that was just taken over from the kernel.
-    pub(super) fn note(&mut self, id: &PortId, held: &Held) {
+    pub(super) fn note(&mut self, port: &Port, owned: &Owned) {
         if !self.is_on {
             return;
         }
-        let shown: BTreeSet<u32> = held.owned.slices.values().flatten().copied().collect();
-        let members = held.owned.backends.iter();
+        let shown: BTreeSet<u32> = owned.slices.values().flatten().copied().collect();
+        let members = owned.backends.iter();
         let members = members.filter(|(_, (id, _))| shown.contains(id));
         let members = members.map(|(&(address, port), (_, backend))| compile::Backend {
             address,
             port,
             local: backend.flags & Backend::LOCAL != 0,
         });
-        let inherited = (held.desired.clone(), members.collect());
-        self.ports.insert(id.clone(), inherited);
+        let inherited = (port.clone(), members.collect());
+        self.ports.insert(port.id.clone(), inherited);
     }
 
     /// A port as it was last asked for.
@@ -60,7 +63,7 @@ impl Inheritance {
             return desired;
         };
         port.clone_from(&desired);
-        let known = |set: &BTreeSet<compile::Backend>, member: &compile::Backend| {
+        let known = |set: &SortedSet<compile::Backend>, member: &compile::Backend| {
             let same = |other: &compile::Backend| {
                 (other.address, other.port) == (member.address, member.port)
             };

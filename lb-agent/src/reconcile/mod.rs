@@ -9,29 +9,34 @@
 //! Knows the maps only as [`Tables`]; pure but for what those do.
 
 mod adopt;
+mod claims;
 mod inherit;
+mod mirror;
 mod pool;
 mod sources;
 mod stock;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     time::Duration,
 };
 
+use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 use lb_common::{Backend, Frontend, FrontendKey, maps};
 
 pub use self::adopt::Snapshot;
 use self::{
     adopt::Adoptable,
+    claims::Claims,
     inherit::Inheritance,
+    mirror::Mirror,
     pool::{Ids, Slots},
     sources::Sources,
-    stock::{InUse, Owned, References, Stock},
+    stock::{Held, Owned, References, Shown, Stock, Wanted},
 };
-use crate::compile::{FrontendKind, Port, PortId};
+use crate::compile::{Port, PortId};
 
 /// The kernel's maps, or something that behaves like them.
 pub trait Tables {
@@ -43,6 +48,33 @@ pub trait Tables {
     fn write_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError>;
     fn delete_sources(&mut self, set: u32, networks: &BTreeSet<IpNet>) -> Result<(), TableError>;
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError>;
+
+    /// As [`Self::write_backend`], one after the other.
+    fn write_backends(&mut self, backends: &[(u32, Backend)]) -> Refusals {
+        refusals(backends, |(id, backend)| self.write_backend(*id, backend))
+    }
+
+    /// As [`Self::write_slots`], one after the other.
+    fn write_runs(&mut self, runs: &[(u32, Box<[u32]>)]) -> Refusals {
+        refusals(runs, |(base, ids)| self.write_slots(*base, ids))
+    }
+
+    /// As [`Self::write_frontend`], one after the other.
+    fn write_frontends(&mut self, frontends: &[(FrontendKey, Frontend)]) -> Refusals {
+        refusals(frontends, |(key, frontend)| {
+            self.write_frontend(key, frontend)
+        })
+    }
+}
+
+/// What was refused of many writes, by its index, in order. All else is done.
+pub type Refusals = Vec<(usize, TableError)>;
+
+fn refusals<T>(writes: &[T], write: impl FnMut(&T) -> Result<(), TableError>) -> Refusals {
+    let results = writes.iter().map(write).enumerate();
+    results
+        .filter_map(|(index, result)| Some((index, result.err()?)))
+        .collect()
 }
 
 /// A write that was refused.
@@ -56,13 +88,12 @@ pub struct TableError {
 /// Mirrors the kernel's maps and brings them to the desired state.
 #[derive(Debug)]
 pub struct Reconciler {
-    ports: BTreeMap<PortId, Held>,
-    /// Every port that wants a frontend. Who has it as clusterIP goes first, so
-    /// that nobody takes it by an external IP; then the first by name.
-    claims: HashMap<FrontendKey, BTreeSet<(FrontendKind, PortId)>>,
+    ports: HashMap<PortId, Box<Held>>,
+    /// Those with an error.
+    failed: BTreeSet<PortId>,
+    claims: Claims,
     inheritance: Inheritance,
-    /// What the kernel holds.
-    frontends: HashMap<FrontendKey, Frontend>,
+    frontends: Mirror,
     adoptable: Adoptable,
     stock: Stock,
     next_service: u32,
@@ -71,21 +102,11 @@ pub struct Reconciler {
     /// Frontends that may show in the kernel what nobody wants any more.
     behind: BTreeSet<FrontendKey>,
     /// Ports that hold more than they want, because of such frontends.
-    holding: BTreeSet<PortId>,
+    holding: HashSet<PortId>,
     /// The same of ports that are gone.
     leftovers: Vec<Owned>,
     /// Second backends of an endpoint, found in the kernel.
     spare: Vec<(u32, Backend)>,
-}
-
-/// A port as it is in the kernel, or is to be.
-#[derive(Debug)]
-struct Held {
-    desired: Port,
-    service: u32,
-    owned: Owned,
-    references: References,
-    error: Option<TableError>,
 }
 
 /// A port for status: what it wants and what became of it.
@@ -110,8 +131,9 @@ impl Reconciler {
         let stock = Stock::new(ids, slots, sources);
         let behind = snapshot.frontends.iter().map(|(key, _)| *key).collect();
         Self {
-            ports: BTreeMap::new(),
-            claims: HashMap::new(),
+            ports: HashMap::default(),
+            failed: BTreeSet::new(),
+            claims: Claims::default(),
             inheritance: Inheritance::default(),
             next_service: adoptable.next_service(),
             frontends: snapshot.frontends.into_iter().collect(),
@@ -119,7 +141,7 @@ impl Reconciler {
             stock,
             undeleted: BTreeSet::new(),
             behind,
-            holding: BTreeSet::new(),
+            holding: HashSet::default(),
             leftovers: Vec::new(),
             spare: Vec::new(),
         }
@@ -133,27 +155,28 @@ impl Reconciler {
         now: Duration,
         tables: &mut impl Tables,
     ) {
-        let mut keys = BTreeSet::new();
-        let mut changed = Vec::new();
-        for (id, desired) in changes {
-            self.claim(&id, desired.as_ref(), &mut keys);
-            changed.push((id, desired));
+        let mut keys = Vec::new();
+        for (id, desired) in &changes {
+            self.claim(id, desired.as_ref(), &mut keys);
         }
+        keys.sort_unstable();
+        keys.dedup();
         self.delete_unclaimed(&keys, tables);
 
-        for (id, desired) in changed {
+        let mut ports = Vec::new();
+        for (id, desired) in changes {
             match desired {
-                Some(desired) => {
-                    self.prepare(&id, desired, now, tables);
-                    self.holding.insert(id);
-                }
+                Some(desired) => ports.push(self.take(&id, desired)),
                 None => {
                     self.inheritance.forget(&id);
+                    self.failed.remove(&id);
                     let gone = self.ports.remove(&id);
                     self.leftovers.extend(gone.map(|held| held.owned));
                 }
             }
         }
+        self.stock.write(&mut ports, now, tables);
+        ports.into_iter().for_each(|held| self.put(held));
         self.swap(&keys, tables);
         self.release(now, tables);
     }
@@ -171,10 +194,10 @@ impl Reconciler {
         if !inherited.is_empty() {
             self.apply(inherited, now, tables);
         }
-        let stale: BTreeSet<FrontendKey> = self
+        let stale: Vec<FrontendKey> = self
             .frontends
             .keys()
-            .filter(|key| !self.claims.contains_key(*key))
+            .filter(|key| !self.claims.contains(key))
             .copied()
             .collect();
         self.delete_unclaimed(&stale, tables);
@@ -188,13 +211,12 @@ impl Reconciler {
     /// Tries again what failed, and takes back what has rested. To be called
     /// now and then.
     pub fn retry(&mut self, now: Duration, tables: &mut impl Tables) {
-        for key in std::mem::take(&mut self.undeleted) {
-            self.delete_unclaimed(&BTreeSet::from([key]), tables);
-        }
+        let undeleted: Vec<_> = std::mem::take(&mut self.undeleted).into_iter().collect();
+        self.delete_unclaimed(&undeleted, tables);
         self.release(now, tables);
         self.retire_spare(now, tables);
         self.stock.settle(now, tables);
-        let failed = self.ports.values().filter(|held| held.error.is_some());
+        let failed = self.failed.iter().filter_map(|id| self.ports.get(id));
         let again: Vec<_> = failed
             .map(|held| {
                 (
@@ -211,13 +233,13 @@ impl Reconciler {
     /// Writes that are still to be done.
     #[must_use]
     pub fn failures(&self) -> usize {
-        let ports = self.ports.values().filter(|held| held.error.is_some());
-        ports.count() + self.undeleted.len() + self.stock.failures()
+        self.failed.len() + self.undeleted.len() + self.stock.failures()
     }
 
     /// All ports, by name.
     pub fn ports(&self) -> impl Iterator<Item = PortStatus<'_>> {
-        self.ports.values().map(|held| PortStatus {
+        let ports: BTreeMap<_, _> = self.ports.iter().collect();
+        ports.into_values().map(|held| PortStatus {
             port: &held.desired,
             service: held.service,
             error: held.error.as_ref(),
@@ -230,7 +252,7 @@ impl Reconciler {
         })
     }
 
-    /// All ports by the number that the maps know them by, in the order of names.
+    /// All ports by the number that the maps know them by, in no order.
     pub fn services(&self) -> impl Iterator<Item = (u32, &PortId)> {
         self.ports.iter().map(|(id, held)| (held.service, id))
     }
@@ -238,32 +260,27 @@ impl Reconciler {
     /// The port that has a frontend which several want.
     #[must_use]
     pub fn owner(&self, key: &FrontendKey) -> Option<&PortId> {
-        self.claims.get(key)?.first().map(|(_, id)| id)
+        self.claims.owner(key)
     }
 
     /// Moves a port's claims to its new frontends; `keys` collects all that
     /// may have to change in the kernel.
-    fn claim(&mut self, id: &PortId, desired: Option<&Port>, keys: &mut BTreeSet<FrontendKey>) {
-        let old = self.ports.get(id).map(|held| &held.desired.frontends);
-        for (key, frontend) in old.into_iter().flatten() {
-            keys.insert(*key);
-            if let Some(claimants) = self.claims.get_mut(key) {
-                claimants.remove(&(frontend.kind, id.clone()));
-                if claimants.is_empty() {
-                    self.claims.remove(key);
-                }
-            }
+    fn claim(&mut self, id: &PortId, desired: Option<&Port>, keys: &mut Vec<FrontendKey>) {
+        let held = self.ports.get(id);
+        let old = held.into_iter().flat_map(|held| &held.desired.frontends);
+        for (key, frontend) in old {
+            keys.push(*key);
+            self.claims.remove(key, frontend.kind, id);
         }
         for (key, frontend) in desired.into_iter().flat_map(|port| &port.frontends) {
-            keys.insert(*key);
-            let claimants = self.claims.entry(*key).or_default();
-            claimants.insert((frontend.kind, id.clone()));
+            keys.push(*key);
+            self.claims.add(*key, frontend.kind, id);
         }
     }
 
-    fn delete_unclaimed(&mut self, keys: &BTreeSet<FrontendKey>, tables: &mut impl Tables) {
+    fn delete_unclaimed(&mut self, keys: &[FrontendKey], tables: &mut impl Tables) {
         for key in keys {
-            if self.claims.contains_key(key) || !self.frontends.contains_key(key) {
+            if !self.frontends.contains(key) || self.claims.contains(key) {
                 self.undeleted.remove(key);
                 continue;
             }
@@ -282,45 +299,17 @@ impl Reconciler {
         }
     }
 
-    /// Writes a port's backends and slots; its frontends still point to the
-    /// old ones.
-    fn prepare(&mut self, id: &PortId, desired: Port, now: Duration, tables: &mut impl Tables) {
-        let mut held = match self.ports.remove(id) {
-            Some(held) => held,
-            None => {
-                let held = self.adopt(&desired);
-                self.inheritance.note(id, &held);
-                held
-            }
-        };
-        held.desired = self.inheritance.extend(desired);
-        let (owned, port) = (&mut held.owned, &held.desired);
-        match self.stock.write(owned, port, held.service, now, tables) {
-            Ok(references) => {
-                held.references = references;
-                held.error = None;
-            }
-            Err(error) => {
-                tracing::warn!(%error, port = ?id, "backends not written, will retry");
-                held.error = Some(error);
-            }
+    /// A port that is to be as `desired`, until [`Self::put`]. One that appears
+    /// has the ids that the kernel knows it by, if it does.
+    fn take(&mut self, id: &PortId, desired: Port) -> Held {
+        if let Some(mut held) = self.ports.remove(id) {
+            held.desired = self.inheritance.extend(desired);
+            return *held;
         }
-        self.ports.insert(id.clone(), held);
-    }
-
-    /// A port that appears: with the ids the kernel knows it by, if it does.
-    fn adopt(&mut self, desired: &Port) -> Held {
-        let claimed = desired
-            .frontends
-            .keys()
-            .filter_map(|key| self.frontends.get(key))
-            .find_map(|frontend| self.adoptable.claim(frontend.service));
-        let (service, owned) = claimed.unwrap_or_else(|| {
-            self.next_service += 1;
-            (self.next_service - 1, Owned::default())
-        });
+        let (service, owned) = self.adopt(&desired);
+        self.inheritance.note(&desired, &owned);
         Held {
-            desired: desired.clone(),
+            desired: self.inheritance.extend(desired),
             service,
             owned,
             references: References::default(),
@@ -328,15 +317,34 @@ impl Reconciler {
         }
     }
 
+    fn adopt(&mut self, desired: &Port) -> (u32, Owned) {
+        let claimed = desired
+            .frontends
+            .keys()
+            .filter_map(|key| self.frontends.get(key))
+            .find_map(|frontend| self.adoptable.claim(frontend.service));
+        claimed.unwrap_or_else(|| {
+            self.next_service += 1;
+            (self.next_service - 1, Owned::default())
+        })
+    }
+
+    fn put(&mut self, held: Held) {
+        let id = held.desired.id.clone();
+        match held.error {
+            Some(_) => self.failed.insert(id.clone()),
+            None => self.failed.remove(&id),
+        };
+        self.holding.insert(id.clone());
+        self.ports.insert(id, Box::new(held));
+    }
+
     /// Points frontends to what their owners have prepared.
-    fn swap(&mut self, keys: &BTreeSet<FrontendKey>, tables: &mut impl Tables) {
+    fn swap(&mut self, keys: &[FrontendKey], tables: &mut impl Tables) {
+        let mut writes = Vec::new();
         for key in keys {
-            let Some(held) = self
-                .claims
-                .get(key)
-                .and_then(BTreeSet::first)
-                .and_then(|(_, owner)| self.ports.get_mut(owner))
-            else {
+            let owner = self.claims.owner(key);
+            let Some(held) = owner.and_then(|owner| self.ports.get(owner)) else {
                 continue;
             };
             let Some(desired) = held.desired.frontends.get(key) else {
@@ -348,21 +356,37 @@ impl Reconciler {
             }
             let (references, service) = (&held.references, held.service);
             let frontend = references.frontend(key.check(), service, &held.desired, desired);
-            if self.frontends.get(key) == Some(&frontend) {
+            if self.frontends.get(key) == Some(frontend) {
                 self.behind.remove(key);
                 continue;
             }
-            match tables.write_frontend(key, &frontend) {
-                Ok(()) => {
-                    self.frontends.insert(*key, frontend);
-                    self.behind.remove(key);
+            writes.push((*key, frontend));
+        }
+        let refused: BTreeMap<usize, TableError> =
+            tables.write_frontends(&writes).into_iter().collect();
+        for (index, (key, frontend)) in writes.into_iter().enumerate() {
+            match refused.get(&index) {
+                None => {
+                    self.frontends.insert(key, frontend);
+                    self.behind.remove(&key);
                 }
-                Err(error) => {
-                    self.behind.insert(*key);
+                Some(error) => {
                     tracing::warn!(%error, ?key, "frontend not written, will retry");
-                    held.error = Some(error);
+                    self.behind.insert(key);
+                    self.fail(&key, error);
                 }
             }
+        }
+    }
+
+    /// Notes that a frontend's owner does not have it as it is to be.
+    fn fail(&mut self, key: &FrontendKey, error: &TableError) {
+        let Some(owner) = self.claims.owner(key) else {
+            return;
+        };
+        if let Some(held) = self.ports.get_mut(owner) {
+            held.error = Some(error.clone());
+            self.failed.insert(owner.clone());
         }
     }
 
@@ -382,12 +406,12 @@ impl Reconciler {
     /// Frees what ports hold and neither want nor the kernel shows.
     fn release(&mut self, now: Duration, tables: &mut impl Tables) {
         let behind = self.behind.iter();
-        let shown = InUse::shown(behind.filter_map(|key| self.frontends.get(key)));
+        let shown: Shown = behind.filter_map(|key| self.frontends.get(key)).collect();
         for id in std::mem::take(&mut self.holding) {
             let Some(held) = self.ports.get_mut(&id) else {
                 continue;
             };
-            let wanted = InUse::wanted(&held.desired, &held.references);
+            let wanted = Wanted::of(held);
             self.stock
                 .trim(&mut held.owned, &shown, &wanted, now, tables);
             if !wanted.holds_all(&held.owned) {
@@ -395,7 +419,7 @@ impl Reconciler {
             }
         }
         for mut owned in std::mem::take(&mut self.leftovers) {
-            let nothing = InUse::default();
+            let nothing = Wanted::default();
             self.stock.trim(&mut owned, &shown, &nothing, now, tables);
             if !owned.is_empty() {
                 self.leftovers.push(owned);

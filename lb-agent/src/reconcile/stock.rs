@@ -16,12 +16,25 @@ use super::{
     pool::{Ids, Slots},
     sources::Sources,
 };
-use crate::compile::{self, Port, Set};
+use crate::{
+    compile::{self, Port, Set},
+    sorted::{SortedMap, SortedSet},
+};
 
 /// Ids and records by endpoint.
-pub(super) type Backends = BTreeMap<(IpAddr, u16), (u32, Backend)>;
+pub(super) type Backends = SortedMap<(IpAddr, u16), (u32, Backend)>;
 /// Runs of slots, with the ids in them, sorted.
-pub(super) type Slices = BTreeMap<Slice, Vec<u32>>;
+pub(super) type Slices = SortedMap<Slice, Box<[u32]>>;
+
+/// A port as it is in the kernel, or is to be.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) desired: Port,
+    pub(super) service: u32,
+    pub(super) owned: Owned,
+    pub(super) references: References,
+    pub(super) error: Option<TableError>,
+}
 
 /// What a port has in the maps, besides its frontends.
 #[derive(Debug, Default)]
@@ -41,6 +54,11 @@ impl Owned {
     /// Nothing that a frontend may still show; backends wait for slices only.
     pub(super) fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.sources.is_empty()
+    }
+
+    fn shrink(&mut self) {
+        self.backends.shrink();
+        self.slices.shrink();
     }
 }
 
@@ -86,17 +104,15 @@ impl References {
     }
 }
 
-/// What may not be freed.
+/// What frontends show in the kernel, and may not be freed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InUse {
+pub(super) struct Shown {
     slices: BTreeSet<Slice>,
     sources: BTreeSet<u32>,
-    members: BTreeSet<(IpAddr, u16)>,
 }
 
-impl InUse {
-    /// What frontends show in the kernel.
-    pub(super) fn shown<'a>(frontends: impl Iterator<Item = &'a Frontend>) -> Self {
+impl FromIterator<Frontend> for Shown {
+    fn from_iter<I: IntoIterator<Item = Frontend>>(frontends: I) -> Self {
         let mut this = Self::default();
         for frontend in frontends {
             let slices = [frontend.inside, frontend.outside].map(Slice::unpack);
@@ -105,21 +121,35 @@ impl InUse {
         }
         this
     }
+}
 
-    /// What a port is to show.
-    pub(super) fn wanted(port: &Port, references: &References) -> Self {
-        let members = members(port).map(|member| (member.address, member.port));
+/// What a port is to show.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    references: References,
+    members: SortedSet<(IpAddr, u16)>,
+}
+
+impl Wanted {
+    pub(super) fn of(held: &Held) -> Self {
+        let members = members(&held.desired).map(|member| (member.address, member.port));
         Self {
-            slices: [references.cluster, references.local].into(),
-            sources: [references.sources].into(),
+            references: held.references,
             members: members.collect(),
         }
     }
 
     /// Whether nothing else is owned that a frontend may show.
     pub(super) fn holds_all(&self, owned: &Owned) -> bool {
-        owned.slices.keys().all(|slice| self.slices.contains(slice))
-            && owned.sources.keys().all(|set| self.sources.contains(set))
+        owned.slices.keys().all(|slice| self.slice(slice))
+            && owned
+                .sources
+                .keys()
+                .all(|set| *set == self.references.sources)
+    }
+
+    fn slice(&self, slice: &Slice) -> bool {
+        [self.references.cluster, self.references.local].contains(slice)
     }
 }
 
@@ -142,75 +172,63 @@ impl Stock {
         }
     }
 
-    /// Writes what a port's frontends are to refer to, and all its backends:
-    /// connections remember those.
-    pub(super) fn write(
-        &mut self,
-        owned: &mut Owned,
-        port: &Port,
-        service: u32,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<References, TableError> {
-        for member in members(port) {
-            self.write_backend(&mut owned.backends, member, service, now, tables)?;
-        }
-        let frontends = || port.frontends.values();
-        let ids = |set: Set, members: &BTreeSet<compile::Backend>| -> Vec<u32> {
-            if !frontends().any(|frontend| [frontend.inside, frontend.outside].contains(&set)) {
-                return Vec::new();
+    /// Writes what the ports' frontends are to refer to, and all their backends:
+    /// connections remember those. What is refused stays with its port.
+    pub(super) fn write(&mut self, ports: &mut [Held], now: Duration, tables: &mut impl Tables) {
+        ports.iter_mut().for_each(|held| held.error = None);
+        self.write_backends(ports, now, tables);
+        let mut wanted = self.write_runs(ports, now, tables);
+        for (held, wanted) in ports.iter_mut().zip(&mut wanted) {
+            if held.error.is_some() {
+                continue;
             }
-            let mut ids: Vec<u32> = members
-                .iter()
-                .filter_map(|member| owned.backends.get(&(member.address, member.port)))
-                .map(|&(id, _)| id)
-                .collect();
-            ids.sort_unstable();
-            ids
-        };
-        let cluster = ids(Set::Cluster, &port.cluster);
-        let local = ids(Set::Local, &port.local);
-        let cluster = self.write_slice(&mut owned.slices, cluster, now, tables)?;
-        let local = self.write_slice(&mut owned.slices, local, now, tables)?;
-        let restricted = frontends().any(|frontend| frontend.restricted);
-        let sources = match restricted && !port.sources.is_empty() {
-            true => self.write_sources(owned, &port.sources, now, tables)?,
-            false => 0,
-        };
-        Ok(References {
-            cluster,
-            local,
-            sources,
-        })
+            match self.write_sources(held, now, tables) {
+                Ok(sources) => {
+                    wanted.sources = sources;
+                    held.references = *wanted;
+                }
+                Err(error) => held.error = Some(error),
+            }
+        }
+        for held in ports {
+            held.owned.shrink();
+            if let Some(error) = &held.error {
+                let port = &held.desired.id;
+                tracing::warn!(%error, ?port, "backends not written, will retry");
+            }
+        }
     }
 
     /// Frees what is neither shown nor wanted.
     pub(super) fn trim(
         &mut self,
         owned: &mut Owned,
-        shown: &InUse,
-        wanted: &InUse,
+        shown: &Shown,
+        wanted: &Wanted,
         now: Duration,
         tables: &mut impl Tables,
     ) {
-        let mut in_use = BTreeSet::new();
-        owned.slices.retain(|slice, ids| {
-            if shown.slices.contains(slice) || wanted.slices.contains(slice) {
+        let mut in_use = Vec::new();
+        let freed = owned.slices.extract(|slice, ids| {
+            let shows = shown.slices.contains(slice) || wanted.slice(slice);
+            if shows {
                 in_use.extend(ids.iter().copied());
-                return true;
             }
-            self.slots.free(*slice, now);
-            false
+            !shows
         });
-        let unused =
-            |set: &u32, _: &mut _| !shown.sources.contains(set) && !wanted.sources.contains(set);
+        for (slice, _) in freed {
+            self.slots.free(slice, now);
+        }
+        let unused = |set: &u32, _: &mut _| {
+            !shown.sources.contains(set) && *set != wanted.references.sources
+        };
         for (set, _) in owned.sources.extract_if(.., unused) {
             self.sources.free(set, now);
         }
-        let retired = owned.backends.extract_if(.., |endpoint, (id, _)| {
+        let retired = owned.backends.extract(|endpoint, (id, _)| {
             !wanted.members.contains(endpoint) && !in_use.contains(id)
         });
-        for (_, (id, backend)) in retired.collect::<Vec<_>>() {
+        for (_, (id, backend)) in retired {
             self.retire(id, backend, now, tables);
         }
     }
@@ -251,83 +269,150 @@ impl Stock {
         self.unretired.len()
     }
 
+    fn write_backends(&mut self, ports: &mut [Held], now: Duration, tables: &mut impl Tables) {
+        let mut writes = Vec::new();
+        let mut targets = Vec::new();
+        for (index, held) in ports.iter_mut().enumerate() {
+            for member in members(&held.desired) {
+                let endpoint = (member.address, member.port);
+                let known = held.owned.backends.get(&endpoint).copied();
+                let Some((id, generation)) = known
+                    .map(|(id, backend)| (id, backend.generation))
+                    .or_else(|| self.ids.take(now))
+                else {
+                    held.error = Some(TableError {
+                        map: "BACKENDS",
+                        reason: format!("all {} ids are in use", maps::BACKENDS),
+                    });
+                    break;
+                };
+                let backend = record(member, generation, held.service);
+                if known != Some((id, backend)) {
+                    held.owned.backends.insert(endpoint, (id, backend));
+                    writes.push((id, backend));
+                    targets.push((index, endpoint, known));
+                }
+            }
+        }
+        for (refused, error) in tables.write_backends(&writes) {
+            let (index, endpoint, known) = targets[refused];
+            let held = &mut ports[index];
+            match known {
+                Some(before) => {
+                    held.owned.backends.insert(endpoint, before);
+                }
+                None => {
+                    let (id, backend) = writes[refused];
+                    held.owned.backends.remove(&endpoint);
+                    self.ids.free(id, backend.generation, now);
+                }
+            }
+            held.error.get_or_insert(error);
+        }
+    }
+
+    /// What the frontends of each port are to refer to, but for sources.
+    fn write_runs(
+        &mut self,
+        ports: &mut [Held],
+        now: Duration,
+        tables: &mut impl Tables,
+    ) -> Vec<References> {
+        let mut writes = Vec::new();
+        let mut targets = Vec::new();
+        let mut all = vec![References::default(); ports.len()];
+        let ports_to_write = ports.iter_mut().enumerate();
+        for (index, held) in ports_to_write.filter(|(_, held)| held.error.is_none()) {
+            let mut place = |set, members| -> Result<Slice, TableError> {
+                let ids = ids(&held.desired, &held.owned, set, members);
+                let (slice, fresh) = self.slots.place(&mut held.owned.slices, ids, now)?;
+                if let Some(ids) = fresh {
+                    writes.push((slice.base, ids));
+                    targets.push((index, slice));
+                }
+                Ok(slice)
+            };
+            let placed = place(Set::Cluster, &held.desired.cluster)
+                .and_then(|cluster| Ok((cluster, place(Set::Local, &held.desired.local)?)));
+            match placed {
+                Ok((cluster, local)) => (all[index].cluster, all[index].local) = (cluster, local),
+                Err(error) => held.error = Some(error),
+            }
+        }
+        for (refused, error) in tables.write_runs(&writes) {
+            let (index, slice) = targets[refused];
+            ports[index].owned.slices.remove(&slice);
+            self.slots.free(slice, now);
+            ports[index].error.get_or_insert(error);
+        }
+        all
+    }
+
     fn write_sources(
         &mut self,
-        owned: &mut Owned,
-        networks: &BTreeSet<IpNet>,
+        held: &mut Held,
         now: Duration,
         tables: &mut impl Tables,
     ) -> Result<u32, TableError> {
-        if let Some((&set, _)) = owned.sources.iter().find(|(_, held)| *held == networks) {
+        let networks = &held.desired.sources;
+        let mut frontends = held.desired.frontends.values();
+        if networks.is_empty() || !frontends.any(|frontend| frontend.restricted) {
+            return Ok(0);
+        }
+        let owned = &mut held.owned.sources;
+        if let Some((&set, _)) = owned.iter().find(|(_, held)| *held == networks) {
             return Ok(set);
         }
         let set = self.sources.take(networks, now, tables)?;
-        owned.sources.insert(set, networks.clone());
+        owned.insert(set, networks.clone());
         Ok(set)
     }
+}
 
-    fn write_backend(
-        &mut self,
-        backends: &mut Backends,
-        member: &compile::Backend,
-        service: u32,
-        now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<(), TableError> {
-        let endpoint = (member.address, member.port);
-        let (id, generation) = match backends.get(&endpoint) {
-            Some(&(id, backend)) => (id, backend.generation),
-            None => self.ids.take(now).ok_or_else(|| TableError {
-                map: "BACKENDS",
-                reason: format!("all {} ids are in use", maps::BACKENDS),
-            })?,
-        };
-        let backend = record(member, generation, service);
-        if backends.get(&endpoint) == Some(&(id, backend)) {
-            return Ok(());
-        }
-        if let Err(error) = tables.write_backend(id, &backend) {
-            if !backends.contains_key(&endpoint) {
-                self.ids.free(id, generation, now);
-            }
-            return Err(error);
-        }
-        backends.insert(endpoint, (id, backend));
-        Ok(())
-    }
+/// A run of slots, and what is still to be written there.
+type Placed = (Slice, Option<Box<[u32]>>);
 
-    /// A run of slots that holds `ids`: one there is, else a new one.
-    fn write_slice(
+impl Slots {
+    /// A run of slots that holds `ids`: one there is, else a new one, which is
+    /// still to be written with the ids that are returned then.
+    fn place(
         &mut self,
         slices: &mut Slices,
-        ids: Vec<u32>,
+        ids: Box<[u32]>,
         now: Duration,
-        tables: &mut impl Tables,
-    ) -> Result<Slice, TableError> {
+    ) -> Result<Placed, TableError> {
         if ids.is_empty() {
-            return Ok(Slice::default());
+            return Ok((Slice::default(), None));
         }
         if let Some((&slice, _)) = slices.iter().find(|(_, held)| **held == ids) {
-            return Ok(slice);
+            return Ok((slice, None));
         }
-        let slice = self
-            .slots
-            .take(ids.len() as u32, now)
-            .ok_or_else(|| TableError {
-                map: "SLOTS",
-                reason: format!(
-                    "no {} contiguous slots of {} are free",
-                    ids.len(),
-                    maps::SLOTS
-                ),
-            })?;
-        if let Err(error) = tables.write_slots(slice.base, &ids) {
-            self.slots.free(slice, now);
-            return Err(error);
-        }
-        slices.insert(slice, ids);
-        Ok(slice)
+        let slice = self.take(ids.len() as u32, now).ok_or_else(|| TableError {
+            map: "SLOTS",
+            reason: format!(
+                "no {} contiguous slots of {} are free",
+                ids.len(),
+                maps::SLOTS
+            ),
+        })?;
+        slices.insert(slice, ids.clone());
+        Ok((slice, Some(ids)))
     }
+}
+
+/// What is to be in the slots of a set: nothing, if no frontend leads to it.
+fn ids(port: &Port, owned: &Owned, set: Set, members: &SortedSet<compile::Backend>) -> Box<[u32]> {
+    let mut frontends = port.frontends.values();
+    if !frontends.any(|frontend| [frontend.inside, frontend.outside].contains(&set)) {
+        return Box::default();
+    }
+    let mut ids: Box<[u32]> = members
+        .iter()
+        .filter_map(|member| owned.backends.get(&(member.address, member.port)))
+        .map(|&(id, _)| id)
+        .collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Every endpoint that a port has a backend for; some come several times.

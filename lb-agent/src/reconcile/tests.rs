@@ -217,12 +217,12 @@ fn one_endpoint_of_a_thousand_services_is_one_services_work() {
     let of = |number: u16| Port {
         id: world::id(&format!("service-{number:04}")),
         frontends: {
-            let template = port("a", &[1], &[], &[]).frontends;
+            let template = *port("a", &[1], &[], &[]).frontends.get(&key(1)).unwrap();
             let [high, low] = number.to_be_bytes();
             let address = std::net::IpAddr::from([10, 97, high, low]);
             let protocol = crate::model::Protocol::Tcp;
             let keys = [80, 443].map(|port| crate::compile::frontend_key(address, port, protocol));
-            keys.map(|at| (at, template[&key(1)])).into()
+            keys.map(|at| (at, template)).into_iter().collect()
         },
         ..port("a", &[1], &[1, 2, 3], &[1])
     };

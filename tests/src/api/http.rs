@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::Instant};
 use super::{
     Shared,
     query::{Query, token},
-    store::Resource,
+    store::{Resource, event},
 };
 
 const BOOKMARKS: Duration = Duration::from_millis(500);
@@ -32,6 +32,8 @@ type Body = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        // As the real one does. A connection that just broke will say so itself.
+        let _broken = stream.set_nodelay(true);
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request: Request<Incoming>| {
             let shared = Arc::clone(&shared);
@@ -113,16 +115,17 @@ fn answer(shared: &Arc<Shared>, request: &Request<Incoming>) -> Response<Body> {
         .as_ref()
         .map_or(page.version, |(version, _)| *version);
     let (api_version, kind) = resource.types();
-    let list = json!({
-        "kind": format!("{kind}List"),
-        "apiVersion": api_version,
-        "metadata": {
-            "resourceVersion": version.to_string(),
-            "continue": page.next.map(|name| token(version, &name)).unwrap_or_default(),
-        },
-        "items": page.items,
+    let metadata = json!({
+        "resourceVersion": version.to_string(),
+        "continue": page.next.map(|name| token(version, &name)).unwrap_or_default(),
     });
-    let body = stream::iter([Ok(Bytes::from(list.to_string()))]);
+    drop(state);
+    let items: Vec<&str> = page.items.iter().map(|item| item.text.as_str()).collect();
+    let list = format!(
+        r#"{{"kind":"{kind}List","apiVersion":"{api_version}","metadata":{metadata},"items":[{}]}}"#,
+        items.join(",")
+    );
+    let body = stream::iter([Ok(Bytes::from(list))]);
     respond(200, dribbled(body, dribble))
 }
 
@@ -213,16 +216,14 @@ impl Watch {
             state.counts.gone += 1;
             self.over = true;
             let status = status(410, "Expired", "too old resource version");
-            self.queue
-                .push_back(Ok(line(&json!({"type": "ERROR", "object": status}))));
+            self.queue.push_back(Ok(event("ERROR", &status).into()));
             return;
         }
         let events = state
             .store
             .events(self.resource, &self.query.selectors, self.version);
         self.version = state.store.version();
-        for event in events {
-            let line = line(&event);
+        for line in events.into_iter().map(Bytes::from) {
             if state.faults.cut_next_event {
                 state.faults.cut_next_event = false;
                 state.counts.cuts += 1;
@@ -244,8 +245,7 @@ impl Watch {
         let (api_version, kind) = self.resource.types();
         let metadata = json!({"resourceVersion": self.version.to_string()});
         let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata});
-        self.queue
-            .push_back(Ok(line(&json!({"type": "BOOKMARK", "object": object}))));
+        self.queue.push_back(Ok(event("BOOKMARK", &object).into()));
     }
 }
 
@@ -308,8 +308,4 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
     })
-}
-
-fn line(event: &Value) -> Bytes {
-    Bytes::from(format!("{event}\n"))
 }

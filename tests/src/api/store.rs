@@ -1,8 +1,8 @@
 //! Objects and their history, in versions as etcd counts them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::query::Selectors;
 
@@ -50,20 +50,27 @@ pub(super) struct Store {
     version: u64,
     /// Watches can start from here on.
     oldest: u64,
-    objects: BTreeMap<(Resource, Name), Value>,
+    objects: BTreeMap<(Resource, Name), Arc<Object>>,
+    /// By ascending version.
     history: Vec<Step>,
+}
+
+/// An object, and as lists have it.
+pub(super) struct Object {
+    value: Value,
+    pub(super) text: String,
 }
 
 struct Step {
     version: u64,
     resource: Resource,
-    before: Option<Value>,
-    after: Option<Value>,
+    before: Option<Arc<Object>>,
+    after: Option<Arc<Object>>,
 }
 
 /// A page of a list.
 pub(super) struct Page {
-    pub(super) items: Vec<Value>,
+    pub(super) items: Vec<Arc<Object>>,
     pub(super) version: u64,
     /// The first name that is not in the page any more.
     pub(super) next: Option<Name>,
@@ -82,7 +89,11 @@ impl Store {
         let name = name(&object);
         self.version += 1;
         object["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let before = self.objects.insert((resource, name), object.clone());
+        let object = Arc::new(Object {
+            text: object.to_string(),
+            value: object,
+        });
+        let before = self.objects.insert((resource, name), Arc::clone(&object));
         self.history.push(Step {
             version: self.version,
             resource,
@@ -114,7 +125,7 @@ impl Store {
 
     pub(super) fn get(&self, resource: Resource, name: Name) -> Option<Value> {
         let (api_version, kind) = resource.types();
-        let mut object = self.objects.get(&(resource, name)).cloned()?;
+        let mut object = self.objects.get(&(resource, name))?.value.clone();
         object["apiVersion"] = api_version.into();
         object["kind"] = kind.into();
         Some(object)
@@ -127,17 +138,16 @@ impl Store {
         start: Option<&Name>,
         limit: usize,
     ) -> Page {
-        let of_kind = self
+        let start = start.cloned().unwrap_or_default();
+        let mut rest = self
             .objects
-            .iter()
-            .filter(|((other, _), _)| *other == resource);
-        let mut rest = of_kind
-            .filter(|((_, name), _)| start.is_none_or(|start| name >= start))
-            .filter(|(_, object)| selectors.match_object(object));
-        let items: Vec<Value> = rest
+            .range((resource, start)..)
+            .take_while(|((other, _), _)| *other == resource)
+            .filter(|(_, object)| selectors.match_object(&object.value));
+        let items: Vec<Arc<Object>> = rest
             .by_ref()
             .take(limit)
-            .map(|(_, object)| object.clone())
+            .map(|(_, object)| Arc::clone(object))
             .collect();
         Page {
             items,
@@ -152,17 +162,16 @@ impl Store {
         resource: Resource,
         selectors: &Selectors,
         version: u64,
-    ) -> Vec<Value> {
+    ) -> Vec<String> {
         let (api_version, kind) = resource.types();
-        let seen = |object: &Option<Value>| {
-            object
-                .clone()
-                .filter(|object| selectors.match_object(object))
+        let seen = |object: &Option<Arc<Object>>| {
+            let value = object.as_ref().map(|object| &object.value);
+            value.filter(|value| selectors.match_object(value)).cloned()
         };
-        let steps = self
-            .history
+        let known = self.history.partition_point(|step| step.version <= version);
+        let steps = self.history[known..]
             .iter()
-            .filter(|step| step.version > version && step.resource == resource);
+            .filter(|step| step.resource == resource);
         let events = steps.filter_map(|step| {
             let (kind_of_event, mut object) = match (seen(&step.before), seen(&step.after)) {
                 (None, None) => return None,
@@ -173,10 +182,15 @@ impl Store {
             object["apiVersion"] = api_version.into();
             object["kind"] = kind.into();
             object["metadata"]["resourceVersion"] = step.version.to_string().into();
-            Some(json!({"type": kind_of_event, "object": object}))
+            Some(event(kind_of_event, &object))
         });
         events.collect()
     }
+}
+
+/// A line of a watch, with its type first as real servers write it.
+pub(super) fn event(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 fn name(object: &Value) -> Name {

@@ -1,6 +1,7 @@
 //! The benchmark: programs by themselves, traffic on whole nodes, and the control
 //! path, each next to what it replaces, in one run.
 
+mod control;
 mod group;
 mod machine;
 mod measurement;
@@ -38,7 +39,11 @@ pub struct Options {
 
 type Run = fn(&Options, &mut Progress) -> Result<Vec<Measurement>>;
 
-const PARTS: [(Part, Run); 2] = [(Part::Program, program::run), (Part::Traffic, traffic::run)];
+const PARTS: [(Part, Run); 3] = [
+    (Part::Program, program::run),
+    (Part::Traffic, traffic::run),
+    (Part::Control, control::run),
+];
 
 /// Measures every part, one after the other.
 ///

@@ -69,9 +69,9 @@ pub(crate) fn title(group: &Group<'_>) -> String {
 
 fn explanation(part: Part) -> &'static str {
     match part {
-        Part::Program => "By `BPF_PROG_TEST_RUN`, without an interface.",
+        Part::Program => super::program::EXPLANATION,
         Part::Traffic => super::traffic::EXPLANATION,
-        Part::Control => "What it takes until the kernel holds what was changed.",
+        Part::Control => super::control::EXPLANATION,
     }
 }
 

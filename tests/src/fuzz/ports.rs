@@ -1,13 +1,11 @@
 //! The world's services as the agent's compiler would have them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_agent::{
-    compile::{self, FrontendKind, Port, PortId, Set, frontend_key},
+    compile::{self, FrontendKind, Port, PortId, PortName, Set, frontend_key},
     model::{self, ObjectName},
+    sorted::{SortedMap, SortedSet},
 };
 use lb_common::FrontendKey;
 
@@ -68,7 +66,7 @@ fn meet(port: &mut Port) {
     let sets = [&port.cluster, &port.local, &port.serving];
     let met: Vec<_> = compile::endpoint_frontends(sets, port.id.protocol).collect();
     for (key, frontend) in met {
-        port.frontends.entry(key).or_insert(frontend);
+        port.frontends.insert_new(key, frontend);
     }
 }
 
@@ -76,9 +74,9 @@ fn meet(port: &mut Port) {
 fn port(service: &Service, endpoints: &[Endpoint]) -> Port {
     let told = |endpoint: &Endpoint| told_backend(&endpoint.backend);
     let usable = endpoints.iter().filter(|endpoint| endpoint.is_usable);
-    let usable: BTreeSet<_> = usable.map(told).collect();
+    let usable: SortedSet<_> = usable.map(told).collect();
     Port {
-        id: PortId {
+        id: PortId::from(PortName {
             service: ObjectName::new("default", service.name),
             port: String::new(),
             protocol: told_protocol(service.protocol),
@@ -86,8 +84,8 @@ fn port(service: &Service, endpoints: &[Endpoint]) -> Port {
                 Family::V4 => model::Family::V4,
                 Family::V6 => model::Family::V6,
             },
-        },
-        frontends: BTreeMap::new(),
+        }),
+        frontends: SortedMap::default(),
         local: usable.iter().filter(|one| one.local).cloned().collect(),
         serving: endpoints.iter().map(told).collect(),
         cluster: usable,

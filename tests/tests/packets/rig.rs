@@ -11,7 +11,7 @@ use std::{
 use aya::maps::HashMap;
 use lb_agent::{
     compile::{
-        Backend, Frontend, FrontendKind, Port, PortId, Set, echo_key, endpoint_frontends,
+        Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, echo_key, endpoint_frontends,
         frontend_key,
     },
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
@@ -19,6 +19,7 @@ use lb_agent::{
     model::{self, ObjectName},
     reconcile::{Reconciler, Snapshot},
     shortcut::ShortcutOption,
+    sorted::SortedSet,
 };
 use lb_common::{Address, Fragment, FragmentKey, FrontendKey, Life, Tuple, Verdict};
 pub(crate) use lb_tests::packet::{Place, action, at};
@@ -143,7 +144,7 @@ impl Rig {
         frontends: &[SocketAddr],
         backends: &[(IpAddr, bool)],
     ) {
-        let backends: BTreeSet<Backend> = backends
+        let backends: SortedSet<Backend> = backends
             .iter()
             .map(|&(address, local)| Backend {
                 address,
@@ -159,12 +160,12 @@ impl Rig {
             masquerade: false,
         };
         let port = Port {
-            id: PortId {
+            id: PortId::from(PortName {
                 service: ObjectName::new("default", name),
                 port: String::new(),
                 protocol,
                 family: model::Family::of(frontends[0].ip()),
-            },
+            }),
             frontends: endpoint_frontends([&backends], protocol)
                 .chain(
                     frontends
@@ -173,7 +174,7 @@ impl Rig {
                 )
                 .collect(),
             cluster: backends.clone(),
-            local: BTreeSet::new(),
+            local: SortedSet::default(),
             serving: backends,
             affinity_seconds: 0,
             sources: BTreeSet::new(),
@@ -202,16 +203,16 @@ impl Rig {
             masquerade: false,
         };
         self.apply(Port {
-            id: PortId {
+            id: PortId::from(PortName {
                 service: ObjectName::new("default", address.to_string()),
                 port: String::new(),
                 protocol: model::Protocol::Tcp,
                 family: model::Family::of(address),
-            },
+            }),
             frontends: [(key, frontend)].into(),
-            cluster: BTreeSet::new(),
-            local: BTreeSet::new(),
-            serving: BTreeSet::new(),
+            cluster: SortedSet::default(),
+            local: SortedSet::default(),
+            serving: SortedSet::default(),
             affinity_seconds: 0,
             sources: BTreeSet::new(),
         });

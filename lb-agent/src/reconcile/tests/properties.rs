@@ -10,7 +10,10 @@ use super::{
     memory::Memory,
     world::{World, check, go, id, key, settle, wanted},
 };
-use crate::compile::{Backend, Frontend, FrontendKind, Port, Set};
+use crate::{
+    compile::{Backend, Frontend, FrontendKind, Port, Set},
+    sorted::SortedSet,
+};
 
 fn set() -> impl Strategy<Value = Set> {
     prop_oneof![
@@ -41,13 +44,13 @@ fn any_port(name: &'static str) -> impl Strategy<Value = Option<Port>> {
     let port = (frontends, sets, sources, 0..3_u32);
     let port = port.prop_map(move |(frontends, sets, sources, affinity_seconds)| {
         let (locals, cluster, local, serving) = sets;
-        let members = |numbers: BTreeSet<u8>| -> BTreeSet<Backend> {
+        let members = |numbers: BTreeSet<u8>| -> SortedSet<Backend> {
             let member = |n: u8| super::world::backend(n, locals.contains(&n));
             numbers.into_iter().map(member).collect()
         };
         Port {
             id: id(name),
-            frontends,
+            frontends: frontends.into_iter().collect(),
             cluster: members(cluster),
             local: members(local.intersection(&locals).copied().collect()),
             serving: members(serving),

@@ -13,19 +13,20 @@ use super::{
     memory::{Members, Memory, Offer, Shown},
 };
 use crate::{
-    compile::{Backend, Frontend, FrontendKind, Port, PortId, Set, frontend_key},
+    compile::{Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, frontend_key},
     model::{Family, ObjectName, Protocol},
+    sorted::SortedSet,
 };
 
 pub(super) type World = BTreeMap<PortId, Port>;
 
 pub(super) fn id(name: &str) -> PortId {
-    PortId {
+    PortId::from(PortName {
         service: ObjectName::new("default", name),
         port: String::new(),
         protocol: Protocol::Tcp,
         family: Family::V4,
-    }
+    })
 }
 
 /// 10.96.0.`number`:80.
@@ -51,7 +52,7 @@ pub(super) fn port(name: &str, frontends: &[u8], cluster: &[u8], local: &[u8]) -
         restricted: false,
         masquerade: false,
     };
-    let members = |numbers: &[u8]| -> BTreeSet<Backend> {
+    let members = |numbers: &[u8]| -> SortedSet<Backend> {
         let is_local = |number| local.contains(number);
         numbers.iter().map(|n| backend(*n, is_local(n))).collect()
     };
@@ -76,7 +77,7 @@ pub(super) fn world(ports: impl IntoIterator<Item = Port>) -> World {
 /// Where each frontend is to lead to: what its first claimant by name wants.
 pub(super) fn wanted(world: &World) -> Shown {
     let mut shown = Shown::new();
-    let members = |set: &BTreeSet<Backend>, or: Slice| -> Members {
+    let members = |set: &SortedSet<Backend>, or: Slice| -> Members {
         if set.is_empty() {
             return Err(or);
         }

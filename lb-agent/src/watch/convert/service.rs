@@ -117,6 +117,7 @@ fn cluster_ips(spec: &ServiceSpec, reporter: &mut Reporter<'_>) -> Vec<IpAddr> {
             addresses.push(address);
         }
     }
+    addresses.shrink_to_fit();
     addresses
 }
 
@@ -201,6 +202,7 @@ fn ports(spec: &ServiceSpec, reporter: &mut Reporter<'_>) -> Vec<ServicePort> {
             node_port: node_port(&field("nodePort"), object.node_port, reporter),
         });
     }
+    ports.shrink_to_fit();
     ports
 }
 

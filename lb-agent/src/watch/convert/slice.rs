@@ -35,14 +35,17 @@ pub(in crate::watch) fn slice(slice: &EndpointSlice, reporter: &mut Reporter<'_>
         .unwrap_or_default()
         .iter()
         .enumerate();
+    let ports = ports(slice, reporter);
+    let mut endpoints: Vec<Endpoint> = endpoints
+        .filter_map(|(index, object)| endpoint(index, object, family, reporter))
+        .collect();
+    endpoints.shrink_to_fit();
     Some(Slice {
         service: ObjectName::new(&name.namespace, service),
         name,
         family,
-        ports: ports(slice, reporter),
-        endpoints: endpoints
-            .filter_map(|(index, object)| endpoint(index, object, family, reporter))
-            .collect(),
+        ports,
+        endpoints,
         trigger_time: trigger_time(slice, reporter),
     })
 }
@@ -74,6 +77,7 @@ fn ports(slice: &EndpointSlice, reporter: &mut Reporter<'_>) -> Vec<SlicePort> {
             port: number,
         });
     }
+    ports.shrink_to_fit();
     ports
 }
 

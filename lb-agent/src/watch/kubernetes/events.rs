@@ -7,17 +7,19 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{Stream, StreamExt, stream::BoxStream};
-use k8s_openapi::api::{
-    core::v1::{Node, Service},
-    discovery::v1::EndpointSlice,
+use k8s_openapi::{
+    api::{
+        core::v1::{Node, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Resource, ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
+    Api, Resource,
     runtime::watcher::{self, watcher},
 };
-use serde::de::DeserializeOwned;
 
+use super::{decoded::Decoded, lean::Lean};
 use crate::{
     model::{Change, ObjectName, Origin, Problem},
     watch::{convert, problems::Reporter},
@@ -48,14 +50,14 @@ pub(super) enum What {
     Deleted(ObjectName),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) name: ObjectName,
     pub(super) use_: Use,
     pub(super) problems: Vec<Problem>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Use {
     Send(Box<Change>),
     /// Nothing that a proxy would act upon.
@@ -66,7 +68,7 @@ pub(super) enum Use {
 
 /// A kind of object that the model knows.
 pub(super) trait Watched:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+    Resource<DynamicType = ()> + Clone + Debug + Lean + Send + 'static
 {
     const KIND: Kind;
 
@@ -101,7 +103,7 @@ impl Watched for Node {
 
 /// Never ends: after an error it goes on where it was, with a growing delay.
 pub(super) fn events<K: Watched>(
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Decoded<K>>,
     config: watcher::Config,
 ) -> impl Stream<Item = Event> + Send {
     let follower = Follower {
@@ -117,10 +119,10 @@ pub(super) fn events<K: Watched>(
     })
 }
 
-type Item<K> = watcher::Result<watcher::Event<DeserializeGuard<K>>>;
+type Item<K> = watcher::Result<watcher::Event<Decoded<K>>>;
 
 struct Follower<K: Watched> {
-    api: Api<DeserializeGuard<K>>,
+    api: Api<Decoded<K>>,
     config: watcher::Config,
     stream: BoxStream<'static, Item<K>>,
     backoff: Backoff,
@@ -155,31 +157,36 @@ impl<K: Watched> Follower<K> {
     }
 }
 
-fn what<K: Watched>(event: watcher::Event<DeserializeGuard<K>>) -> What {
+fn what<K: Watched>(event: watcher::Event<Decoded<K>>) -> What {
     match event {
         watcher::Event::Init => What::ListBegins,
-        watcher::Event::InitApply(guard) => What::Listed(object(guard)),
+        watcher::Event::InitApply(decoded) => What::Listed(decoded.object),
         watcher::Event::InitDone => What::ListEnds,
-        watcher::Event::Apply(guard) => What::Changed(object(guard)),
-        watcher::Event::Delete(guard) => What::Deleted(convert::object_name(guard.meta())),
+        watcher::Event::Apply(decoded) => What::Changed(decoded.object),
+        watcher::Event::Delete(decoded) => What::Deleted(decoded.object.name),
     }
 }
 
-fn object<K: Watched>(guard: DeserializeGuard<K>) -> Object {
-    let name = convert::object_name(guard.meta());
+/// What an object means, or why it could not be read.
+pub(super) fn object<K: Watched, E: ToString>(metadata: &ObjectMeta, read: Result<K, E>) -> Object {
+    let name = convert::object_name(metadata);
     let title = match name.namespace.as_str() {
-        "" => format!("{} {}", K::kind(&()), guard.name_any()),
+        "" => format!("{} {}", K::kind(&()), name.name),
         _ => format!("{} {name}", K::kind(&())),
     };
     let mut problems = Vec::new();
     let mut reporter = Reporter::new(&Origin::Api, title, &mut problems);
-    let use_ = match guard.0 {
+    let use_ = match read {
         Ok(object) => match object.convert(name.clone(), &mut reporter) {
             Some(change) => Use::Send(Box::new(change)),
             None => Use::Skip,
         },
-        Err(InvalidObject { error, .. }) => {
-            reporter.report("", error, format!("an object of {}", K::api_version(&())));
+        Err(error) => {
+            reporter.report(
+                "",
+                error.to_string(),
+                format!("an object of {}", K::api_version(&())),
+            );
             Use::Unreadable
         }
     };

@@ -5,7 +5,9 @@
 //! so, or because a whole new list came without it. A lost server changes
 //! nothing.
 
+mod decoded;
 mod events;
+mod lean;
 mod publish;
 mod tables;
 
@@ -22,12 +24,12 @@ use kube::{
     runtime::watcher,
 };
 use tokio::{
-    sync::mpsc::{Receiver, Sender},
+    sync::mpsc::{self, Receiver, Sender},
     task::JoinSet,
 };
 
 use self::{
-    events::{Event, events},
+    events::{Event, Watched, events},
     tables::Tables,
 };
 use crate::{model::Change, watch};
@@ -69,8 +71,8 @@ pub async fn kubernetes(
 ) -> Result<(), KubernetesError> {
     let client = Client::try_from(config(options.kubeconfig).await?)
         .map_err(|source| KubernetesError::Client(Box::new(source)))?;
-    let mut publisher = JoinSet::new();
-    publisher.spawn(publish::publish(
+    let mut tasks = JoinSet::new();
+    tasks.spawn(publish::publish(
         client.clone(),
         options.node_name.clone(),
         to_publish,
@@ -79,9 +81,9 @@ pub async fn kubernetes(
     let slices = watcher::Config::default().labels("!service.kubernetes.io/headless");
     let node = watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
     let events = futures::stream::select_all([
-        events::<Service>(Api::all(client.clone()), services).boxed(),
-        events::<EndpointSlice>(Api::all(client.clone()), slices).boxed(),
-        events::<Node>(Api::all(client), node).boxed(),
+        follow::<Service>(&mut tasks, &client, services).boxed(),
+        follow::<EndpointSlice>(&mut tasks, &client, slices).boxed(),
+        follow::<Node>(&mut tasks, &client, node).boxed(),
     ]);
 
     let mut batches = batches(events, options.node_name).boxed();
@@ -99,16 +101,45 @@ pub async fn kubernetes(
     }
 }
 
-/// What was told together stays together.
+/// Objects of a list that are asked for at once.
+const PAGE: u32 = 1000;
+/// Events that go into one vector at most.
+const EVENTS: usize = 4096;
+/// Vectors of a kind that wait.
+const WAITING: usize = 4;
+
+/// Follows a kind on a task of its own, as long as the stream is there: reading
+/// what the server says is most of the work. What was told together stays
+/// together.
+fn follow<K: Watched>(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    config: watcher::Config,
+) -> impl Stream<Item = Vec<Event>> + Send + use<K> {
+    let events = events::<K>(Api::all(client.clone()), config.page_size(PAGE));
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tasks.spawn(async move {
+        let mut events = events.ready_chunks(EVENTS).boxed();
+        while let Some(events) = events.next().await {
+            if sender.send(events).await.is_err() {
+                return;
+            }
+        }
+    });
+    futures::stream::unfold(receiver, |mut receiver| async {
+        let events = receiver.recv().await?;
+        Some((events, receiver))
+    })
+}
+
 fn batches(
-    events: impl Stream<Item = Event> + Send,
+    events: impl Stream<Item = Vec<Event>> + Send,
     node_name: String,
 ) -> impl Stream<Item = Vec<Change>> + Send {
-    const EVENTS: usize = 4096;
     let mut tables = Tables::new(node_name);
-    events.ready_chunks(EVENTS).map(move |events| {
-        let changes = events.into_iter().flat_map(|event| tables.apply(event));
-        changes.collect()
+    events.ready_chunks(WAITING).map(move |events| {
+        let events = events.into_iter().flatten();
+        events.flat_map(|event| tables.apply(event)).collect()
     })
 }
 
@@ -139,10 +170,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_vector_for_events_that_come_together() {
-        fn event(kind: Kind, what: What) -> Poll<Option<Event>> {
-            Poll::Ready(Some(Event { kind, what }))
+        fn event(kind: Kind, what: What) -> Poll<Option<Vec<Event>>> {
+            Poll::Ready(Some(vec![Event { kind, what }]))
         }
-        fn slice(kind: fn(Object) -> What, name: &str, there: bool) -> Poll<Option<Event>> {
+        fn slice(kind: fn(Object) -> What, name: &str, there: bool) -> Poll<Option<Vec<Event>>> {
             let name = ObjectName::new("ns", name);
             let use_ = if there {
                 Use::Send(Box::new(Change::Slice(name.clone(), None)))

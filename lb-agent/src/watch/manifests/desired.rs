@@ -55,7 +55,7 @@ impl Sorted {
                 Object::Node(object) => {
                     sorted
                         .nodes
-                        .insert(name.name, (key, Located { origin, object }));
+                        .insert(name.name.clone(), (key, Located { origin, object }));
                 }
             }
         }

@@ -16,13 +16,15 @@ use aya::{
 use bytemuck::{Pod, Zeroable};
 use lb_agent::{
     compile::{
-        Backend, Frontend, FrontendKind, Port, PortId, Set, endpoint_frontends, frontend_key,
+        Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, endpoint_frontends,
+        frontend_key,
     },
     dataplane::{Collector, Dataplane, Options, TcModeOption, XdpModeOption},
     model::{Family, ObjectName, Protocol},
     node,
     reconcile::{Reconciler, Snapshot},
     shortcut::ShortcutOption,
+    sorted::SortedSet,
 };
 use lb_common::{Connection, Hook, Tuple, Verdict};
 use nix::net::if_::if_nameindex;
@@ -298,7 +300,7 @@ fn port(
     frontend: SocketAddr,
     backends: impl Iterator<Item = (IpAddr, bool)>,
 ) -> Port {
-    let backends: BTreeSet<Backend> = backends
+    let backends: SortedSet<Backend> = backends
         .map(|(address, local)| Backend {
             address,
             port: 8080,
@@ -314,17 +316,17 @@ fn port(
     };
     let key = frontend_key(frontend.ip(), frontend.port(), protocol);
     Port {
-        id: PortId {
+        id: PortId::from(PortName {
             service: ObjectName::new("default", name),
             port: String::new(),
             protocol,
             family: Family::of(frontend.ip()),
-        },
+        }),
         frontends: endpoint_frontends([&backends], protocol)
             .chain([(key, open)])
             .collect(),
         cluster: backends.clone(),
-        local: BTreeSet::new(),
+        local: SortedSet::default(),
         serving: backends,
         affinity_seconds: 0,
         sources: BTreeSet::new(),

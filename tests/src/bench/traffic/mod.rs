@@ -12,13 +12,13 @@ mod tcp;
 mod udp;
 mod variant;
 
-use std::{fs, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
 use self::{
     load::{Amount, Figure, LOADS, Load},
-    services::services,
+    services::{Backends, services},
     site::Site,
     variant::{Kind, variants},
 };
@@ -47,6 +47,19 @@ thread, so that latencies hold no scheduling; for connections the time of the\n\
 client's calls counts, for requests and responses that of both ends. Streams are\n\
 iperf3's, between two processes that share the machine's cores: Gbit/s is what the\n\
 machine had to spare, Gbit per CPU-second counts the CPU time of both.";
+
+/// What kube-proxy has the kernel hold for so many Services: an nftables ruleset,
+/// and one of iptables.
+pub(crate) fn rulesets(count: u32) -> (String, String) {
+    let somewhere = [1, 2, 3].map(|host| Ipv4Addr::new(10, 244, 1, host));
+    let backends = Backends {
+        near: somewhere,
+        far: somewhere,
+    };
+    let services = services(count, &backends);
+    let node = Ipv4Addr::new(192, 0, 2, 11);
+    (nft::ruleset(&services, node), iptables::ruleset(&services))
+}
 
 /// How much is done.
 struct Plan {

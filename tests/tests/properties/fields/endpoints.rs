@@ -37,10 +37,10 @@ fn fields_of_slices_cost_what_they_take() {
                 "retire 1, 2, 3",
             ],
             back: &[
-                "slots 0",
                 "backend 1 10.0.0.1 8080 local",
                 "backend 2 10.0.0.2 8080",
                 "backend 3 10.0.0.3 8080",
+                "slots 0",
                 "slots 1 2 3",
                 every!("1 2 3"),
                 "frontend 10.96.0.2 80/TCP -> 0",
