@@ -11,14 +11,12 @@ use aya_ebpf::{
 use lb_common::{Connection, Hop, Life, Signal, State, Tuple, lifecycle, maps};
 
 use crate::{
-    atomic, clock, holdings,
-    interfaces::NO_PREALLOC,
-    known,
+    atomic, clock, holdings, known,
     scratch::{self, Halves, Work, barrier, lend, settled},
 };
 
 #[btf_map]
-static ASSURED: HashMap<Tuple, Connection, { maps::ASSURED }, NO_PREALLOC> = HashMap::new();
+static ASSURED: HashMap<Tuple, Connection, { maps::ASSURED }> = HashMap::new();
 
 #[btf_map]
 static UNASSURED: LruHashMap<Tuple, Connection, { maps::UNASSURED }> = LruHashMap::new();

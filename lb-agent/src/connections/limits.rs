@@ -27,10 +27,12 @@ impl Limits {
     pub(super) const LEAST: u32 = 1 << 10;
     pub(super) const MOST: u32 = 1 << 24;
 
-    /// In proportion to a machine's memory, in bytes.
+    /// In proportion to a machine's memory, in bytes. The tables are allocated
+    /// whole, some 600 bytes a connection: to find memory for an element when a
+    /// packet needs it makes one packet in a hundred late.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
-        const PER_CONNECTION: u64 = 64 << 10;
+        const PER_CONNECTION: u64 = 128 << 10;
         const RANGE: (u64, u64) = (1 << 16, 1 << 22);
         let assured = (bytes / PER_CONNECTION).clamp(RANGE.0, RANGE.1) as u32;
         Self {
@@ -105,10 +107,10 @@ mod tests {
         const GIB: u64 = 1 << 30;
         for (memory, assured) in [
             (0, 65_536),
-            (4 * GIB, 65_536),
-            (4 * GIB + (64 << 10), 65_537),
-            (16 * GIB, 262_144),
-            (256 * GIB, 4_194_304),
+            (8 * GIB, 65_536),
+            (8 * GIB + (128 << 10), 65_537),
+            (32 * GIB, 262_144),
+            (512 * GIB, 4_194_304),
             (6144 * GIB, 4_194_304),
         ] {
             let limits = Limits::for_memory(memory);
