@@ -1,6 +1,6 @@
 //! Connections: what a packet looks like now, and what it becomes.
 
-use crate::{address::Address, layout::layout};
+use crate::{address::Address, layout::layout, service::Interface};
 
 layout! {
     /// Addresses and ports of a packet; key of the connection tables.
@@ -119,6 +119,7 @@ layout! {
         pub interface: u32,
         /// The longest IP packet that the path takes, in bytes.
         pub mtu: u16,
+        /// Of [`Interface::flags`], those of that interface which count here.
         pub flags: u16,
         /// Link-layer addresses as a frame has them.
         pub destination_mac: [u16; 3],
@@ -132,12 +133,12 @@ layout! {
 }
 
 impl Hop {
-    /// `bpf_redirect_peer` may take packets there.
-    pub const PEER: u16 = 1;
-    /// XDP may send there.
-    pub const XDP: u16 = 2;
-    /// As [`crate::Interface::REDIRECT`].
-    pub const REDIRECT: u16 = 4;
+    /// As [`Interface::PEER`].
+    pub const PEER: u16 = Interface::PEER as u16;
+    /// As [`Interface::XDP`]: XDP may send there.
+    pub const XDP: u16 = Interface::XDP as u16;
+    /// As [`Interface::REDIRECT`].
+    pub const REDIRECT: u16 = Interface::REDIRECT as u16;
 
     /// Becomes `other`, word by word.
     #[inline(always)]

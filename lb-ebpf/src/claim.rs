@@ -6,7 +6,6 @@ use lb_common::{FrontendKey, Life, State, Tuple, Verdict};
 use crate::{
     clock,
     connections::{self, Entered, Table},
-    hop,
     packet::{Packet, Step},
     scratch::{self, Halves, Work, lend},
     services,
@@ -33,9 +32,7 @@ pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
             && !(is_ours && packet.has_socket(&work.halves.other_key))
         {
             let halves = &mut work.halves;
-            if work.way_back {
-                hop::remember(&mut halves.other.hop, &work.back);
-            }
+            halves.other.hop.set(&work.hop_back);
             match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
                 Entered::Done => return follow_up(halves, now),
                 Entered::Taken => {}

@@ -1,7 +1,7 @@
 //! What a connection remembers of the routing table's answer, for a second at
 //! most: to ask is dearer than all else that an established packet needs.
 
-use lb_common::{Hook, Hop, Interface, InterfaceKind, Verdict};
+use lb_common::{Hook, Hop, Interface, Verdict};
 
 use crate::{
     clock,
@@ -10,7 +10,7 @@ use crate::{
     interfaces, networks,
     packet::{Packet, Step},
     route::{Route, length},
-    scratch::barrier,
+    scratch::{self, Work, barrier, lend},
 };
 
 /// Whether the packet can take this way without a question.
@@ -45,12 +45,45 @@ fn is_fresh(hop: &Hop) -> bool {
     })
 }
 
-/// Remembers a route with link-layer addresses, found for the length of a packet.
+/// Leaves in `work.hop` what is to be remembered of `work.route`, the answer for
+/// the length of a packet, with link-layer addresses.
 #[inline(always)]
-pub(crate) fn remember(hop: &mut Hop, route: &Route) {
+pub(crate) fn remember(work: &mut Work) {
+    lend(work, || lb_remember(0));
+}
+
+/// Leaves in `work.hop_back` what is to be remembered of `work.back`.
+#[inline(always)]
+pub(crate) fn remember_back(work: &mut Work) {
+    lend(work, || lb_remember(1));
+}
+
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_remember(is_back: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else {
+        return 0;
+    };
+    let work = &mut scratch.work;
+    match is_back {
+        0 => write(&mut work.hop, &work.route),
+        _ => write(&mut work.hop_back, &work.back),
+    }
+    1
+}
+
+#[inline(always)]
+fn write(hop: &mut Hop, route: &Route) {
+    const KEPT: u32 = (Hop::PEER | Hop::XDP | Hop::REDIRECT) as u32;
+
     hop.interface = route.interface;
     hop.mtu = route.mtu() as u16;
-    hop.flags = flags(route.interface);
+    hop.flags = match interfaces::interface(route.interface) {
+        Some(leaving) => (leaving.flags & KEPT) as u16,
+        None => Hop::REDIRECT,
+    };
     hop.destination_mac = route.destination_mac;
     hop.source_mac = route.source_mac;
     hop.routes = networks::settings().map_or(0, |settings| settings.routes);
@@ -58,26 +91,8 @@ pub(crate) fn remember(hop: &mut Hop, route: &Route) {
     hop.reserved = 0;
 }
 
-#[inline(always)]
-fn flags(leaving: u32) -> u16 {
-    let Some(leaving) = interfaces::interface(leaving) else {
-        return Hop::REDIRECT;
-    };
-    let mut flags = 0;
-    if is_peer(leaving) {
-        flags |= Hop::PEER;
-    }
-    if leaving.kind == InterfaceKind::Uplink as u32 && leaving.flags & Interface::XDP != 0 {
-        flags |= Hop::XDP;
-    }
-    if leaving.flags & Interface::REDIRECT != 0 {
-        flags |= Hop::REDIRECT;
-    }
-    flags
-}
-
 /// Whether packets can go straight into the pod behind the interface.
 #[inline(always)]
-pub(crate) fn is_peer(interface: &Interface) -> bool {
-    interface.kind == InterfaceKind::Pod as u32 && interface.flags & Interface::PEER != 0
+pub(crate) const fn is_peer(interface: &Interface) -> bool {
+    interface.flags & Interface::PEER != 0
 }

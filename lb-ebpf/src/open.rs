@@ -13,7 +13,7 @@ use crate::{
     family::Family,
     fragments,
     headers::{Headers, UDP},
-    hop, interfaces, networks,
+    interfaces, networks,
     packet::{Outcome, Packet, Step},
     pipeline::{Found, Way, send},
     plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
@@ -103,7 +103,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     };
 
     discard_old(work)?;
-    work.way_back = false;
+    work.hop_back.set(&Hop::NONE);
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
     begin(forward, key, Connection::AT_EGRESS);
@@ -114,13 +114,13 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     forward.service = choice.backend.service;
     let masquerade = frontend.flags & Frontend::MASQUERADE != 0;
     let local = choice.backend.flags & Backend::LOCAL != 0;
+    let keeps_source = !masquerade && (matches!(client, Client::Pod) || local);
     match client {
         Client::Pod if forward.translated.destination == key.source => {
             plan_hairpin::<P, F>(packet, forward)?;
         }
-        Client::Pod if !masquerade => return shorten::<P, F>(packet, headers, work),
-        Client::Outside if !masquerade && local => {
-            return shorten::<P, F>(packet, headers, work);
+        Client::Pod | Client::Outside if keeps_source => {
+            plan_shortcut::<P, F>(packet, headers, work)?;
         }
         Client::Pod | Client::Outside => {
             plan_through::<P, F>(packet, headers, masquerade, work)?;
@@ -135,24 +135,6 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
             true => Way::Found,
             false => Way::Unknown,
         },
-    })
-}
-
-/// Enters the connection of a client whose address the backend may see.
-#[inline(always)]
-fn shorten<P: Packet, F: Family>(
-    packet: &P,
-    headers: &Headers<'_>,
-    work: &mut Work,
-) -> Step<Found> {
-    let is_short = plan_shortcut::<P, F>(packet, headers, work)?;
-    if is_short && work.resolved {
-        hop::remember(&mut work.halves.one.hop, &work.route);
-    }
-    claim(packet, work)?;
-    Ok(Found {
-        verdict: Verdict::Opened,
-        way: Way::Found,
     })
 }
 
@@ -237,7 +219,7 @@ fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Foun
         Hook::Xdp | Hook::TcIngress => Connection::DIRECT | Connection::AT_EGRESS,
         Hook::TcEgress => Connection::DIRECT,
     };
-    work.way_back = false;
+    work.hop_back.set(&Hop::NONE);
     work.halves.one_key.set(key);
     begin(&mut work.halves.one, key, flags);
     claim(packet, work)?;

@@ -329,7 +329,7 @@ fn transmit<P: Packet>(packet: &P) -> Step<i32> {
         Hook::TcIngress
             if work.resolved && interfaces::interface(leaving).is_some_and(hop::is_peer) =>
         {
-            hop::remember(&mut work.hop, &work.route);
+            hop::remember(work);
             packet.go_on(&work.hop)
         }
         _ => packet.transmit(&work.route),

@@ -1,7 +1,7 @@
 //! How the packets of a new connection go: where to, whose source they take,
 //! and on which way its replies come back.
 
-use lb_common::{Address, Connection, Hook, InterfaceKind, Path, Tuple, Verdict};
+use lb_common::{Address, Connection, Hook, Interface, InterfaceKind, Path, Tuple, Verdict};
 
 use crate::{
     family::Family,
@@ -23,63 +23,67 @@ pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Conne
 }
 
 /// Straight to the backend, and its replies straight back, past the stack: both
-/// or neither. `false` if something on the way has a say in what passes, or
-/// the client's address is not one that this way leads back to.
+/// or neither. Through the stack if something on the way has a say in what passes,
+/// or the client's address is not one that this way leads back to.
 #[inline(always)]
 pub(crate) fn plan_shortcut<P: Packet, F: Family>(
     packet: &P,
     headers: &Headers<'_>,
-    Work {
+    work: &mut Work,
+) -> Step<()> {
+    if !networks::takes_shortcuts() {
+        return Ok(());
+    }
+    let (entering, context) = (packet.interface(), packet.context());
+    let length = route::length::<P, F>(packet, headers)?;
+    let Work {
         halves: Halves { one: forward, .. },
         rival,
         route,
         resolved,
         back,
-        way_back,
         ..
-    }: &mut Work,
-) -> Step<bool> {
-    if !networks::takes_shortcuts() {
-        return Ok(false);
-    }
-    let (entering, context) = (packet.interface(), packet.context());
-    let length = route::length::<P, F>(packet, headers)?;
+    } = work;
     let there = route::lookup::<F>(context, entering, &forward.translated, length, route);
-    let leaving = interfaces::interface(route.interface);
-    let is_pod = match (&there, leaving) {
-        (Answer::Resolved | Answer::Unresolved, Some(leaving)) if hop::is_peer(leaving) => true,
-        (Answer::Resolved | Answer::Unresolved, Some(leaving))
-            if leaving.kind == InterfaceKind::Uplink as u32 =>
-        {
-            false
-        }
-        _ => return Ok(false),
+    let [Some(source), Some(target)] = [entering, route.interface].map(interfaces::interface)
+    else {
+        return Ok(());
     };
-    let is_client_known = interfaces::interface(entering).is_some_and(|entering| {
-        hop::is_peer(entering) || entering.kind == InterfaceKind::Uplink as u32
-    });
-    if !is_client_known {
-        return Ok(false);
+    let is_found = matches!(there, Answer::Resolved | Answer::Unresolved);
+    if !is_found || !is_open(source) || !is_open(target) {
+        return Ok(());
     }
     let reply = &mut rival.one_key;
     reply.reverse_of(&forward.translated);
     let answer = route::lookup::<F>(context, route.interface, reply, length, back);
     if !matches!(answer, Answer::Resolved | Answer::Unresolved) || back.interface != entering {
-        return Ok(false);
+        return Ok(());
     }
     // From there, nothing but TC leads into a pod.
     if matches!(P::HOOK, Hook::Xdp) {
         return Err(Verdict::Deferred);
     }
     *resolved = matches!(there, Answer::Resolved);
-    *way_back = matches!(answer, Answer::Resolved);
-    if is_pod {
+    if hop::is_peer(target) {
         forward.interface = route.interface;
     }
     forward.path = Path::Route as u8;
     forward.other_path = Path::Route as u8;
     forward.flags = 0;
-    Ok(true)
+    if work.resolved {
+        hop::remember(work);
+        work.halves.one.hop.set(&work.hop);
+    }
+    if matches!(answer, Answer::Resolved) {
+        hop::remember_back(work);
+    }
+    Ok(())
+}
+
+/// Whether nothing on the interface has a say in what a shortcut passes by.
+#[inline(always)]
+fn is_open(interface: &Interface) -> bool {
+    hop::is_peer(interface) || interface.kind == InterfaceKind::Uplink as u32
 }
 
 /// The backend must answer through this node: from outside, one elsewhere; for

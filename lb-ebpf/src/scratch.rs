@@ -38,8 +38,9 @@ pub(crate) struct Work {
     pub(crate) resolved: bool,
     /// The way of what the backend answers, if it was asked for.
     pub(crate) back: Route,
-    pub(crate) way_back: bool,
+    /// What connections remember of both.
     pub(crate) hop: Hop,
+    pub(crate) hop_back: Hop,
     /// Where `halves.one` was found, if it was.
     pub(crate) found: Option<Table>,
 }

@@ -72,7 +72,7 @@ pub(crate) fn follow<P: Packet, F: Family>(
     };
     let outcome = send::<P, F>(packet, headers, connection, Found { verdict, way })?;
     if way == Way::Unknown && work.resolved {
-        hop::remember(&mut work.hop, &work.route);
+        hop::remember(work);
         connections::remember(&work.halves.one_key, &work.hop);
     }
     Ok(outcome)
