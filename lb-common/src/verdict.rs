@@ -105,8 +105,8 @@ verdicts! {
     NoService = "no_service", Dropped;
     /// The backend that was drawn is gone.
     NoBackend = "no_backend", Dropped;
-    /// A reply of a backend elsewhere that came in by a pod's interface.
-    ForgedReply = "forged_reply", Dropped;
+    /// From a pod that claims to be another one, or on another node.
+    Forged = "forged", Dropped;
     /// The route to the backend or the client is missing or prohibited.
     NoRoute = "no_route", Dropped;
     /// Source translation is needed and the interface has no address.

@@ -128,11 +128,15 @@ pub(crate) fn remember(key: &Tuple, hop: &Hop) {
     let element = ASSURED
         .get_ptr_mut(key)
         .or_else(|| UNASSURED.get_ptr_mut(key));
-    if let Some(element) = element {
-        // SAFETY: the element is memory of the map for as long as the program
-        // runs. Who reads it meanwhile, or has got it for another key, sends a
-        // packet to where it is not taken, at worst.
-        unsafe { (*element).hop.set(hop) };
+    // SAFETY: the element is memory of the map for as long as the program runs.
+    // Who reads it meanwhile, or gets it for another key, sends packets to where
+    // they are not taken, for a second at worst.
+    unsafe {
+        if let Some(element) = element
+            && ptr::read_volatile(&raw const (*element).check) == key.check()
+        {
+            (*element).hop.set(hop);
+        }
     }
 }
 

@@ -431,7 +431,10 @@ impl Family for V6 {
         if header.hop_limit <= 1 {
             return Err(Verdict::TimeExceeded);
         }
+        let old = u16::from_ne_bytes([header.next_header, header.hop_limit]);
         header.hop_limit -= 1;
+        let new = u16::from_ne_bytes([header.next_header, header.hop_limit]);
+        packet.amend_sum(Delta::new().word(old, new));
         Ok(())
     }
 

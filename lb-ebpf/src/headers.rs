@@ -17,7 +17,7 @@ const VLAN: usize = 4;
 const DOT1Q: u16 = 0x8100;
 const DOT1AD: u16 = 0x88a8;
 /// One service tag and one customer tag (IEEE 802.1ad).
-const TAGS: usize = 2;
+pub(crate) const TAGS: usize = 2;
 
 /// What a parsed packet looks like.
 #[derive(Clone, Copy)]

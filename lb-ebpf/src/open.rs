@@ -44,6 +44,8 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         return Err(fragments::without_connection(packet, headers));
     }
     match enter::<P, F>(packet, headers, work) {
+        // TC must find the connection: it would draw again.
+        Ok(found) if found.way == Way::ByTc => Ok(Outcome::new(found.verdict, P::PASS)),
         Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
         // A flow keeps its old backend as long as there is no other.
         Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => {
@@ -128,13 +130,18 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
         Client::Node => plan_node::<P, F>(packet, key, work)?,
     }
     claim(packet, work)?;
-    let is_routed = work.halves.one.path == Path::Route as u8;
+    let forward = &work.halves.one;
+    let is_routed = forward.path == Path::Route as u8 && work.resolved;
+    let way = if matches!(P::HOOK, Hook::Xdp) && forward.interface != 0 {
+        Way::ByTc
+    } else if is_routed && route::fits_any::<P, F>(packet, headers)? {
+        Way::Found
+    } else {
+        Way::Unknown
+    };
     Ok(Found {
         verdict: Verdict::Opened,
-        way: match is_routed && work.resolved && route::fits_any::<P, F>(packet, headers)? {
-            true => Way::Found,
-            false => Way::Unknown,
-        },
+        way,
     })
 }
 

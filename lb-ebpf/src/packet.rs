@@ -85,6 +85,10 @@ pub trait Packet {
     /// later (GSO), so that its headers say nothing of its length; else 0.
     fn segment(&self) -> u32;
 
+    /// Corrects the sum over the whole packet, if the NIC made one, for a change of
+    /// a word that no checksum in the packet makes up for.
+    fn amend_sum(&self, change: Delta);
+
     /// Makes the frame this long, from its end.
     fn resize(&self, length: u32) -> Step<()>;
 

@@ -37,6 +37,8 @@ pub(crate) enum Way {
     Found,
     /// The connection remembers it.
     Remembered,
+    /// Into a pod, where nothing but TC leads.
+    ByTc,
 }
 
 /// Handles a packet; returns what the program returns.
@@ -211,6 +213,9 @@ pub(crate) fn may_follow<P: Packet>(
     tuple: &Tuple,
     connection: &Connection,
 ) -> Step<Option<Verdict>> {
+    if !matches!(P::HOOK, Hook::TcEgress) && comes_by_another(packet, connection) {
+        return Err(Verdict::Forged);
+    }
     if connection.flags & Connection::REPLY == 0 {
         if connection.flags & Connection::DIRECT != 0 {
             // Further on, packets of other connections look the same: those that
@@ -241,17 +246,24 @@ pub(crate) fn may_return<P: Packet>(packet: &P, connection: &Connection) -> Step
         return Err(Verdict::Deferred);
     }
     if matches!(P::HOOK, Hook::TcIngress) && is_forged(packet, connection) {
-        return Err(Verdict::ForgedReply);
+        return Err(Verdict::Forged);
     }
     Ok(())
 }
 
-/// Whether a pod says what only another one can have said, or another node.
+/// Whether the packet came in by another interface than that of the pod which the
+/// other direction leads to.
+#[inline(always)]
+pub(crate) fn comes_by_another<P: Packet>(packet: &P, connection: &Connection) -> bool {
+    connection.path == ROUTE
+        && connection.other_path == ROUTE
+        && connection.other_interface != 0
+        && connection.other_interface != packet.interface()
+}
+
+/// Whether a pod says what only another node can have said.
 #[inline(always)]
 fn is_forged<P: Packet>(packet: &P, connection: &Connection) -> bool {
-    if connection.path == ROUTE && connection.other_interface != 0 {
-        return connection.other_interface != packet.interface();
-    }
     services::is_elsewhere(connection.backend, connection.generation)
         && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
 }

@@ -1,7 +1,7 @@
 //! How the packets of a new connection go: where to, whose source they take,
 //! and on which way its replies come back.
 
-use lb_common::{Address, Connection, Hook, Interface, InterfaceKind, Path, Tuple, Verdict};
+use lb_common::{Address, Connection, Interface, InterfaceKind, Path, Tuple, Verdict};
 
 use crate::{
     family::Family,
@@ -59,13 +59,12 @@ pub(crate) fn plan_shortcut<P: Packet, F: Family>(
     if !matches!(answer, Answer::Resolved | Answer::Unresolved) || back.interface != entering {
         return Ok(());
     }
-    // From there, nothing but TC leads into a pod.
-    if matches!(P::HOOK, Hook::Xdp) {
-        return Err(Verdict::Deferred);
-    }
     *resolved = matches!(there, Answer::Resolved);
     if hop::is_peer(target) {
         forward.interface = route.interface;
+    }
+    if hop::is_peer(source) {
+        forward.other_interface = entering;
     }
     forward.path = Path::Route as u8;
     forward.other_path = Path::Route as u8;

@@ -10,7 +10,7 @@ use crate::{
     headers::{Headers, SCTP, Shape, TCP, UDP, checked_network, checked_offset},
     icmp,
     packet::{Outcome, Packet, Step, at, end},
-    pipeline::{Found, Way, leave, may_return, prepare},
+    pipeline::{Found, Way, comes_by_another, leave, may_return, prepare},
     scratch::{self, Error, Scratch, Work, barrier, settled},
     subprograms::Subprograms,
     xdp::{TCP_CHECKSUM, UDP_CHECKSUM},
@@ -163,6 +163,9 @@ fn find<P: Packet>(packet: &P, outer: &Tuple, work: &mut Work, error: &mut Error
 fn may_pass<P: Packet>(packet: &P, connection: &Connection) -> Step<()> {
     const DIRECT_AT_EGRESS: u16 = Connection::DIRECT | Connection::AT_EGRESS;
 
+    if !matches!(P::HOOK, Hook::TcEgress) && comes_by_another(packet, connection) {
+        return Err(Verdict::Forged);
+    }
     if connection.flags & Connection::REPLY != 0 {
         return may_return(packet, connection);
     }

@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::{
         bpf_clone_redirect, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
         bpf_redirect_peer, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -20,6 +20,7 @@ use lb_common::{Hook, Hop, Interface, InterfaceKind, Tuple, Verdict, checksum::D
 use crate::{
     counters,
     family::Family,
+    headers::TAGS,
     packet::{Packet, Step, bounded, swap_macs, write_macs},
     route::{LOOPBACK, Route},
     sockets,
@@ -102,6 +103,24 @@ impl<D: Direction> Tc<D> {
                 _ => 0,
             }
         }
+    }
+
+    /// Takes off the tags that the packet came with: they are no part of the frame
+    /// that programs see, and would go out with it.
+    #[inline(always)]
+    fn untag(&self) -> Step<()> {
+        for _ in 0..TAGS {
+            // SAFETY: the context is the program's own.
+            unsafe {
+                if (*self.skb()).vlan_present == 0 {
+                    break;
+                }
+                if bpf_skb_vlan_pop(self.skb()) != 0 {
+                    return Err(Verdict::Refused);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Has the next stack take the packet for its own: what comes in at a port of
@@ -266,6 +285,12 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
+    fn amend_sum(&self, change: Delta) {
+        // SAFETY: the context is the program's own. Refused if there is no sum.
+        unsafe { bpf_csum_update(self.skb(), change.wsum()) };
+    }
+
+    #[inline(always)]
     fn resize(&self, length: u32) -> Step<()> {
         // SAFETY: the context is the program's own.
         match unsafe { bpf_skb_change_tail(self.skb(), length, 0) } {
@@ -362,6 +387,7 @@ impl<D: Direction> Packet for Tc<D> {
 
     #[inline(always)]
     fn transmit(&self, route: &Route) -> Step<i32> {
+        self.untag()?;
         self.label(TRANSLATED);
         let mut next_hop = [
             u32::from(route.family),
@@ -380,6 +406,7 @@ impl<D: Direction> Packet for Tc<D> {
 
     #[inline(always)]
     fn go_on(&self, hop: &Hop) -> Step<i32> {
+        self.untag()?;
         write_macs(self, hop.destination_mac, hop.source_mac)?;
         if matches!(D::HOOK, Hook::TcIngress) && hop.flags & Hop::PEER != 0 {
             self.be_for_host()?;

@@ -127,6 +127,9 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
+    fn amend_sum(&self, _change: Delta) {}
+
+    #[inline(always)]
     fn resize(&self, length: u32) -> Step<()> {
         let now = self.length();
         // Not every driver pads what XDP sends.

@@ -32,7 +32,6 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let counted = ["ASSURED", "HOLDINGS"].map(|name| pins.of(name).exists());
     let former = Former::find(&pins);
     let has_connections = ["ASSURED", "UNASSURED"].map(|name| pins.of(name).exists()) != [false; 2];
-    let is_known = pins.of("KNOWN").exists();
 
     let mut loader = loader(options.trace_packets);
     for map in &pins.maps {
@@ -43,7 +42,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     load_programs(&mut ebpf)?;
     let own_programs = [INGRESS, EGRESS].map(|name| program_id(&ebpf, name));
     let known = Known::open(&take_map(&mut ebpf, "KNOWN")?)?;
-    if has_connections && !is_known || !former.is_empty() {
+    // Whoever entered them may not have noted it.
+    if has_connections || !former.is_empty() {
         known.admit_all();
     }
     let mut settings: Array<_, Settings> = take(&mut ebpf, "SETTINGS")?;

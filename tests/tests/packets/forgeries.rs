@@ -52,7 +52,7 @@ fn replies_of_other_nodes_do_not_come_from_pods() {
     let mut rig = Rig::new(XdpModeOption::Native);
     for (family, protocol) in kinds() {
         for (port, backend, verdict, action) in [
-            (80, (REMOTE, false), Verdict::ForgedReply, TC_DROP),
+            (80, (REMOTE, false), Verdict::Forged, TC_DROP),
             (81, (POD, true), Verdict::Reply, TC_REDIRECT),
         ] {
             let vip = socket(VIP, family, port);

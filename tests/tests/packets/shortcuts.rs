@@ -96,6 +96,36 @@ fn a_borrowed_address_gets_no_short_way() {
     );
 }
 
+/// Nor does another pod go on with what a client has begun.
+#[test]
+fn another_pod_does_not_ask_for_a_client() {
+    let mut rig = Rig::with_shortcuts(XdpModeOption::Off);
+    for (family, protocol) in kinds() {
+        let frontend = socket(VIP, family, 80);
+        rig.serve(
+            "short",
+            protocol,
+            &[frontend],
+            &[(REMOTE.get(family), false)],
+        );
+        let client = socket(POD, family, 44_001);
+        let request = Frame::new(first(protocol), client, frontend);
+        assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
+        let next = Frame::new(later(protocol, ACK), client, frontend);
+        for place in [FROM_POD1, IN0] {
+            let forged = rig.run(place, &next.bytes());
+            let found = (forged.verdict, forged.action);
+            assert_eq!(
+                found,
+                (Verdict::Forged, TC_DROP),
+                "{place:?} {family} {protocol}"
+            );
+        }
+        let honest = rig.run(FROM_POD, &next.bytes());
+        assert_eq!(honest.verdict, Verdict::Forward, "{family} {protocol}");
+    }
+}
+
 /// XDP leads into no pod: it leaves such packets as they are, the first one
 /// included, and goes on forwarding those to other nodes.
 #[test]
@@ -108,13 +138,21 @@ fn xdp_leaves_the_short_way_to_tc() {
         rig.serve("far", protocol, &[far], &[(REMOTE.get(family), false)]);
         let client = socket(CLIENT, family, 43_000);
         let request = Frame::new(first(protocol), client, near);
-        for _ in 0..2 {
+        let before = rig.connections();
+        for verdict in [Verdict::Opened, Verdict::Deferred] {
             let outcome = rig.run(XDP0, &request.bytes());
             assert_eq!(outcome.bytes, request.bytes());
             let found = (outcome.verdict, outcome.action);
-            assert_eq!(found, (Verdict::Deferred, XDP_PASS), "{family} {protocol}");
+            assert_eq!(found, (verdict, XDP_PASS), "{family} {protocol}");
+            // To draw again would favour backends elsewhere.
+            assert_eq!(rig.connections(), before + 1, "{family} {protocol}");
             let outcome = rig.run(IN0, &request.bytes());
-            assert_eq!(outcome.action, TC_REDIRECT, "{family} {protocol}");
+            let found = (outcome.verdict, outcome.action);
+            assert_eq!(
+                found,
+                (Verdict::Forward, TC_REDIRECT),
+                "{family} {protocol}"
+            );
         }
         let request = Frame::new(first(protocol), client, far);
         let outcome = rig.run(XDP0, &request.bytes());
@@ -138,11 +176,10 @@ fn another_pod_does_not_answer_for_a_backend() {
         reply.transport = later(protocol, ACK);
         let forged = rig.run(FROM_POD, &reply.bytes());
         let found = (forged.verdict, forged.action);
-        assert_eq!(
-            found,
-            (Verdict::ForgedReply, TC_DROP),
-            "{family} {protocol}"
-        );
+        assert_eq!(found, (Verdict::Forged, TC_DROP), "{family} {protocol}");
+        // Nor somebody outside, where XDP would send it straight back.
+        let forged = rig.run(IN0, &reply.bytes());
+        assert_eq!(forged.verdict, Verdict::Forged, "{family} {protocol}");
         let honest = rig.run(FROM_POD1, &reply.bytes());
         let found = (honest.verdict, honest.action);
         assert_eq!(found, (Verdict::Reply, TC_REDIRECT), "{family} {protocol}");

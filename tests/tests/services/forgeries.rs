@@ -105,7 +105,7 @@ fn a_pod_does_not_answer_for_a_backend_elsewhere() {
     assert!(got.is_err(), "{got:?}: {buffer:?}");
     let counters = &stage.agent.status().unwrap()["counters"];
     assert!(
-        counters["tc_ingress"]["forged_reply"].as_u64() >= Some(5),
+        counters["tc_ingress"]["forged"].as_u64() >= Some(5),
         "{counters}"
     );
 }

@@ -283,7 +283,7 @@ impl<'a> Model<'a> {
         let from_pod = at.place.hook == Hook::TcIngress && is_pod(at.place.interface);
         let is_elsewhere = |life: &Life| self.endpoints.is_current(life) && !life.backend.local;
         if from_pod && connection.backend.as_ref().is_some_and(is_elsewhere) {
-            return Err(Verdict::ForgedReply);
+            return Err(Verdict::Forged);
         }
         Ok(Verdict::Reply)
     }
@@ -342,13 +342,12 @@ impl<'a> Model<'a> {
 
 fn is_loss(verdict: Verdict) -> bool {
     use Verdict::{
-        ForgedReply, FragmentLost, Held, NoBackend, NoLocalBackend, NoRoute, NoService,
-        NoSourceAddress, NoSourcePort, Refused, SourceRange, TableFull, TimeExceeded, Unanswered,
-        Unstable,
+        Forged, FragmentLost, Held, NoBackend, NoLocalBackend, NoRoute, NoService, NoSourceAddress,
+        NoSourcePort, Refused, SourceRange, TableFull, TimeExceeded, Unanswered, Unstable,
     };
     matches!(
         verdict,
-        ForgedReply
+        Forged
             | FragmentLost
             | Held
             | NoBackend
