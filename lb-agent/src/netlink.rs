@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, io, time::Duration};
 
-use futures::{StreamExt as _, channel::mpsc::UnboundedReceiver};
+use futures::{Stream, StreamExt as _, channel::mpsc::UnboundedReceiver};
 use rtnetlink::{
     packet_core::{
         NLA_TYPE_MASK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
@@ -16,7 +16,7 @@ use tokio::{task::JoinHandle, time::timeout};
 
 /// Dumps that a change interrupted are begun anew so many times.
 const ATTEMPTS: u32 = 8;
-const DUMP_TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A message behind its netlink header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Socket {
     /// All that the kernel answers to a dump request, from one state.
     pub(crate) async fn dump(&self, request: &Message) -> io::Result<Vec<Message>> {
         for _ in 0..ATTEMPTS {
-            let answers = timeout(DUMP_TIMEOUT, self.dump_once(request)).await;
+            let answers = timeout(ANSWER_TIMEOUT, self.dump_once(request)).await;
             if let Some(answers) = answers?? {
                 return Ok(answers);
             }
@@ -106,14 +106,20 @@ impl Socket {
         Err(io::Error::other("changed while it was read"))
     }
 
+    /// The only message that the kernel answers to a request.
+    pub(crate) async fn ask(&self, request: &Message) -> io::Result<Message> {
+        let mut answers = self.send(request, 0)?;
+        let answer = timeout(ANSWER_TIMEOUT, answers.next()).await?;
+        match answer.ok_or(io::ErrorKind::UnexpectedEof)?.payload {
+            NetlinkPayload::InnerMessage(message) => Ok(message),
+            NetlinkPayload::Error(error) => Err(error.to_io()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// `None` if it was interrupted by a change.
     async fn dump_once(&self, request: &Message) -> io::Result<Option<Vec<Message>>> {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
-        let kernel = SocketAddr::new(0, 0);
-        let answers = self.handle.request(message, kernel);
-        let mut answers = answers.map_err(io::Error::other)?;
+        let mut answers = self.send(request, NLM_F_DUMP)?;
         let mut found = Vec::new();
         let mut interrupted = false;
         while let Some(answer) = answers.next().await {
@@ -130,6 +136,20 @@ impl Socket {
             }
         }
         Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Asks the kernel.
+    fn send(
+        &self,
+        request: &Message,
+        flags: u16,
+    ) -> io::Result<impl Stream<Item = NetlinkMessage<Message>> + use<>> {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request.clone()));
+        let kernel = SocketAddr::new(0, 0);
+        let answers = self.handle.request(message, kernel);
+        answers.map_err(io::Error::other)
     }
 }
 

@@ -12,8 +12,8 @@ use crate::filters::Filters;
 #[serde(rename_all = "lowercase")]
 pub enum ShortcutOption {
     /// Where nothing else filters forwarded traffic: no chain of nftables or
-    /// iptables that the shortcut would pass by, and on a pod's interface
-    /// neither a qdisc nor a TC program of somebody else.
+    /// iptables and no policy of IPsec that the shortcut would pass by, and on
+    /// a pod's interface neither a qdisc nor a TC program of somebody else.
     #[default]
     Auto,
     /// Whatever filters forwarded traffic: it has no say in connections of

@@ -100,6 +100,19 @@ impl Site {
         self.lab.node(1).netns.nft(ruleset).unwrap();
     }
 
+    /// Whether it could, which it cannot where the kernel has no IPsec.
+    fn xfrm(&self, arguments: &str) -> bool {
+        let mut command = self.lab.node(1).netns.command("ip").unwrap();
+        let output = command.arg("xfrm").args(arguments.split(' ')).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("Protocol not supported") {
+            return false;
+        }
+        assert!(output.status.success(), "{arguments}: {said}");
+        true
+    }
+
     fn tc(&self, arguments: &str) {
         let mut command = self.lab.node(1).netns.command("tc").unwrap();
         let status = command.args(arguments.split(' ')).status().unwrap();
@@ -138,6 +151,26 @@ fn it_is_taken_while_nothing_filters_forwarded_traffic() {
     site.nft("delete table ip guard\n");
     let took = site.expect(true, "nothing else");
     assert!(took < LIMIT, "{took:?}");
+}
+
+/// It would let packets out that are to be encrypted.
+#[test]
+fn it_is_not_taken_while_there_are_policies_of_ipsec() {
+    let mut site = Site::new(None, &[]);
+    site.expect(true, "nothing else");
+    let between = "src 10.9.0.0/16 dst 10.10.0.0/16";
+    for direction in ["fwd", "out"] {
+        let policy = format!("{between} dir {direction} action block");
+        if !site.xfrm(&format!("policy add {policy}")) {
+            eprintln!("this kernel has no xfrm (CONFIG_XFRM_USER): only its answer is tested");
+            return;
+        }
+        let took = site.expect(false, "an xfrm policy (IPsec) filters");
+        assert!(took < LIMIT, "{direction}: {took:?}");
+        site.xfrm("policy flush");
+        let took = site.expect(true, "nothing else");
+        assert!(took < LIMIT, "{direction}: {took:?}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod ebtables;
 mod iptables;
 mod nftables;
 mod watch;
+mod xfrm;
 
 use std::fmt;
 
@@ -38,6 +39,8 @@ pub enum Filter {
     },
     /// A table of ebtables-legacy.
     Ebtables { table: &'static str },
+    /// Policies of IPsec.
+    Xfrm,
 }
 
 impl fmt::Display for Filter {
@@ -61,6 +64,7 @@ impl fmt::Display for Filter {
                 write!(f, "{program} {table} {chain}")
             }
             Self::Ebtables { table } => write!(f, "ebtables-legacy {table}"),
+            Self::Xfrm => f.write_str("an xfrm policy (IPsec)"),
         }
     }
 }

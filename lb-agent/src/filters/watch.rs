@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{Filter, Filters, ebtables, iptables, nftables::Nftables};
+use super::{Filter, Filters, ebtables, iptables, nftables::Nftables, xfrm};
 
 /// What tells nothing of its changes is read this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub async fn watch(filters: Sender<Option<Filters>>) {
     let mut nftables = Follower::new();
     loop {
         nftables.refresh().await;
-        send(&filters, gather(&nftables));
+        send(&filters, gather(&nftables).await);
         let tick = Instant::now() + TICK;
         tokio::select! {
             () = nftables.changed() => {}
@@ -89,13 +89,14 @@ impl Follower {
     }
 }
 
-fn gather(nftables: &Follower) -> Filters {
+async fn gather(nftables: &Follower) -> Filters {
     let mut filters = Filters::default();
     let text = |error: std::io::Error| error.to_string();
     for (source, result) in [
         ("nftables", nftables.found.clone()),
         ("iptables-legacy", iptables::read().map_err(text)),
         ("ebtables-legacy", ebtables::read().map_err(text)),
+        ("xfrm", xfrm::read().await.map_err(text)),
     ] {
         match result {
             Ok(found) => filters.found.extend(found),

@@ -7,7 +7,11 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, unshare};
-use tokio::{runtime, sync::watch as channel, time::timeout};
+use tokio::{
+    runtime,
+    sync::watch as channel,
+    time::{sleep, timeout},
+};
 
 use super::*;
 
@@ -186,6 +190,34 @@ fn chains_of_iptables_legacy_come_and_go() {
             let found = found.map(|chain| format!("{program} {table} {chain}"));
             let found: Vec<&str> = found.iter().map(String::as_str).collect();
             expect(&mut filters, &found).await;
+        }
+    });
+}
+
+#[test]
+fn policies_of_ipsec_come_and_go() {
+    let ip = |arguments: &str| {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        run("ip", &arguments, "");
+    };
+    in_a_namespace(async move |mut filters| {
+        expect(&mut filters, &[]).await;
+        if !xfrm::is_there() {
+            eprintln!("this kernel has no xfrm (CONFIG_XFRM_USER): only its answer is tested");
+            return;
+        }
+        let between = "src 10.9.0.0/16 dst 10.10.0.0/16";
+        for (direction, found) in [
+            ("in", &[][..]),
+            ("out", &["an xfrm policy (IPsec)"]),
+            ("fwd", &["an xfrm policy (IPsec)"]),
+        ] {
+            let policy = format!("{between} dir {direction} action block");
+            ip(&format!("xfrm policy add {policy}"));
+            sleep(2 * TICK).await;
+            expect(&mut filters, found).await;
+            ip("xfrm policy flush");
+            expect(&mut filters, &[]).await;
         }
     });
 }
