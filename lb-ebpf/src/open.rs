@@ -44,8 +44,6 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         return Err(fragments::without_connection(packet, headers));
     }
     match enter::<P, F>(packet, headers, work) {
-        // TC must find the connection: it would draw again.
-        Ok(found) if found.way == Way::ByTc => Ok(Outcome::new(found.verdict, P::PASS)),
         Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
         // A flow keeps its old backend as long as there is no other.
         Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => {
@@ -116,32 +114,27 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     forward.service = choice.backend.service;
     let masquerade = frontend.flags & Frontend::MASQUERADE != 0;
     let local = choice.backend.flags & Backend::LOCAL != 0;
-    let keeps_source = !masquerade && (matches!(client, Client::Pod) || local);
     match client {
         Client::Pod if forward.translated.destination == key.source => {
             plan_hairpin::<P, F>(packet, forward)?;
         }
-        Client::Pod | Client::Outside if keeps_source => {
-            plan_shortcut::<P, F>(packet, headers, work)?;
-        }
+        Client::Pod if !masquerade => plan_shortcut::<P, F>(packet, headers, work)?,
+        // XDP leads into no pod; what it would take to leave that to TC costs more
+        // than the stack does.
+        Client::Outside if !masquerade && local => {}
         Client::Pod | Client::Outside => {
             plan_through::<P, F>(packet, headers, masquerade, work)?;
         }
         Client::Node => plan_node::<P, F>(packet, key, work)?,
     }
     claim(packet, work)?;
-    let forward = &work.halves.one;
-    let is_routed = forward.path == Path::Route as u8 && work.resolved;
-    let way = if matches!(P::HOOK, Hook::Xdp) && forward.interface != 0 {
-        Way::ByTc
-    } else if is_routed && route::fits_any::<P, F>(packet, headers)? {
-        Way::Found
-    } else {
-        Way::Unknown
-    };
+    let is_routed = work.halves.one.path == Path::Route as u8 && work.resolved;
     Ok(Found {
         verdict: Verdict::Opened,
-        way,
+        way: match is_routed && route::fits_any::<P, F>(packet, headers)? {
+            true => Way::Found,
+            false => Way::Unknown,
+        },
     })
 }
 

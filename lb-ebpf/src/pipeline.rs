@@ -37,8 +37,6 @@ pub(crate) enum Way {
     Found,
     /// The connection remembers it.
     Remembered,
-    /// Into a pod, where nothing but TC leads.
-    ByTc,
 }
 
 /// Handles a packet; returns what the program returns.

@@ -1,7 +1,7 @@
 //! How the packets of a new connection go: where to, whose source they take,
 //! and on which way its replies come back.
 
-use lb_common::{Address, Connection, Interface, InterfaceKind, Path, Tuple, Verdict};
+use lb_common::{Address, Connection, InterfaceKind, Path, Tuple, Verdict};
 
 use crate::{
     family::Family,
@@ -22,7 +22,7 @@ pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Conne
     Ok(())
 }
 
-/// Straight to the backend, and its replies straight back, past the stack: both
+/// From a pod straight to the backend, and its replies straight back, past the stack: both
 /// or neither. Through the stack if something on the way has a say in what passes,
 /// or the client's address is not one that this way leads back to.
 #[inline(always)]
@@ -50,7 +50,8 @@ pub(crate) fn plan_shortcut<P: Packet, F: Family>(
         return Ok(());
     };
     let is_found = matches!(there, Answer::Resolved | Answer::Unresolved);
-    if !is_found || !is_open(source) || !is_open(target) {
+    let is_open = hop::is_peer(target) || target.kind == InterfaceKind::Uplink as u32;
+    if !is_found || !is_open || !hop::is_peer(source) {
         return Ok(());
     }
     let reply = &mut rival.one_key;
@@ -63,9 +64,7 @@ pub(crate) fn plan_shortcut<P: Packet, F: Family>(
     if hop::is_peer(target) {
         forward.interface = route.interface;
     }
-    if hop::is_peer(source) {
-        forward.other_interface = entering;
-    }
+    forward.other_interface = entering;
     forward.path = Path::Route as u8;
     forward.other_path = Path::Route as u8;
     forward.flags = 0;
@@ -77,12 +76,6 @@ pub(crate) fn plan_shortcut<P: Packet, F: Family>(
         hop::remember_back(work);
     }
     Ok(())
-}
-
-/// Whether nothing on the interface has a say in what a shortcut passes by.
-#[inline(always)]
-fn is_open(interface: &Interface) -> bool {
-    hop::is_peer(interface) || interface.kind == InterfaceKind::Uplink as u32
 }
 
 /// The backend must answer through this node: from outside, one elsewhere; for

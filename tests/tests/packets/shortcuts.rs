@@ -10,11 +10,11 @@ use crate::{
     kinds, later,
     rig::{
         Place, Rig, TARGET_PORT,
-        action::{TC_DROP, TC_PASS, TC_REDIRECT, XDP_PASS, XDP_REDIRECT},
+        action::{TC_DROP, TC_PASS, TC_REDIRECT, XDP_PASS},
     },
     socket,
     ways::{FROM_POD, FROM_POD1, IN0, OUT0, TO_POD, XDP0},
-    wiring::{CLIENT, GATEWAY_MAC, NODE, POD, POD1, REMOTE, UP0_MAC, inner, outer},
+    wiring::{CLIENT, GATEWAY_MAC, NODE, POD, POD1, REMOTE, inner, outer},
 };
 
 const VIP: Pair = inner(96, 10);
@@ -126,38 +126,34 @@ fn another_pod_does_not_ask_for_a_client() {
     }
 }
 
-/// XDP leads into no pod: it leaves such packets as they are, the first one
-/// included, and goes on forwarding those to other nodes.
+/// XDP leads into no pod: what comes from outside takes the stack, and replies to
+/// pods are left to TC.
 #[test]
 fn xdp_leaves_the_short_way_to_tc() {
     let mut rig = Rig::with_shortcuts(XdpModeOption::Native);
+    check(
+        &mut rig,
+        XDP0,
+        CLIENT,
+        (POD1, true),
+        (Verdict::Opened, XDP_PASS),
+    );
     for (family, protocol) in kinds() {
-        let near = socket(NODE, family, 30_080);
-        let far = socket(NODE, family, 30_081);
-        rig.serve("near", protocol, &[near], &[(POD1.get(family), true)]);
-        rig.serve("far", protocol, &[far], &[(REMOTE.get(family), false)]);
-        let client = socket(CLIENT, family, 43_000);
-        let request = Frame::new(first(protocol), client, near);
-        let before = rig.connections();
-        for verdict in [Verdict::Opened, Verdict::Deferred] {
-            let outcome = rig.run(XDP0, &request.bytes());
-            assert_eq!(outcome.bytes, request.bytes());
-            let found = (outcome.verdict, outcome.action);
-            assert_eq!(found, (verdict, XDP_PASS), "{family} {protocol}");
-            // To draw again would favour backends elsewhere.
-            assert_eq!(rig.connections(), before + 1, "{family} {protocol}");
-            let outcome = rig.run(IN0, &request.bytes());
-            let found = (outcome.verdict, outcome.action);
-            assert_eq!(
-                found,
-                (Verdict::Forward, TC_REDIRECT),
-                "{family} {protocol}"
-            );
-        }
-        let request = Frame::new(first(protocol), client, far);
-        let outcome = rig.run(XDP0, &request.bytes());
-        assert_eq!(outcome.action, XDP_REDIRECT, "{family} {protocol}");
-        assert_eq!(outcome.bytes[..12], *[GATEWAY_MAC, UP0_MAC].as_flattened());
+        let frontend = socket(VIP, family, 81);
+        rig.serve("far", protocol, &[frontend], &[(REMOTE.get(family), false)]);
+        let client = socket(POD, family, 43_000);
+        let request = Frame::new(first(protocol), client, frontend);
+        assert_eq!(rig.run(FROM_POD, &request.bytes()).action, TC_REDIRECT);
+        let backend = socket(REMOTE, family, TARGET_PORT);
+        let mut reply = Frame::new(first(protocol), client, backend).answer();
+        reply.transport = later(protocol, ACK);
+        let outcome = rig.run(XDP0, &reply.bytes());
+        assert_eq!(outcome.bytes, reply.bytes());
+        let found = (outcome.verdict, outcome.action);
+        assert_eq!(found, (Verdict::Deferred, XDP_PASS), "{family} {protocol}");
+        let outcome = rig.run(IN0, &reply.bytes());
+        let found = (outcome.verdict, outcome.action);
+        assert_eq!(found, (Verdict::Reply, TC_REDIRECT), "{family} {protocol}");
     }
 }
 
@@ -168,9 +164,9 @@ fn another_pod_does_not_answer_for_a_backend() {
     for (family, protocol) in kinds() {
         let frontend = socket(VIP, family, 80);
         rig.serve("short", protocol, &[frontend], &[(POD1.get(family), true)]);
-        let client = socket(CLIENT, family, 44_000);
+        let client = socket(POD, family, 44_000);
         let request = Frame::new(first(protocol), client, frontend);
-        assert_eq!(rig.run(IN0, &request.bytes()).verdict, Verdict::Opened);
+        assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
         let backend = socket(POD1, family, TARGET_PORT);
         let mut reply = Frame::new(first(protocol), client, backend).answer();
         reply.transport = later(protocol, ACK);

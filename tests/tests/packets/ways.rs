@@ -112,7 +112,7 @@ const INTO_POD: Macs = Macs::Set([POD_MAC, POD_GATEWAY_MAC]);
 const INTO_POD1: Macs = Macs::Set([POD1_MAC, POD1_GATEWAY_MAC]);
 
 /// Both sides past the stack, by TC also where XDP runs before it.
-pub(crate) const SHORT: [Way; 4] = [
+pub(crate) const SHORT: [Way; 3] = [
     Way {
         what: "a pod to another on this node",
         client: POD,
@@ -130,15 +130,6 @@ pub(crate) const SHORT: [Way; 4] = [
         seen: None,
         request: sent(FROM_POD, TC_REDIRECT, 1, BY_UP0),
         reply: sent(IN0, TC_REDIRECT, 1, INTO_POD),
-    },
-    Way {
-        what: "outside to a local backend",
-        client: CLIENT,
-        frontend: NODE,
-        backend: (POD1, true),
-        seen: None,
-        request: sent(IN0, TC_REDIRECT, 1, INTO_POD1),
-        reply: sent(FROM_POD1, TC_REDIRECT, 1, BY_UP0),
     },
     Way {
         what: "the node to a pod of its own",
