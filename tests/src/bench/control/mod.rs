@@ -33,7 +33,7 @@ struct Effort {
 
 const FULL: Effort = Effort {
     scales: &Scale::ALL,
-    repetitions: 3,
+    repetitions: 2,
 };
 const QUICK: Effort = Effort {
     scales: &[Scale::new(10, 3), Scale::new(1_000, 3)],

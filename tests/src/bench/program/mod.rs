@@ -33,8 +33,8 @@ struct Effort {
 }
 
 const FULL: Effort = Effort {
-    repetitions: 9,
-    packets: 1_000_000,
+    repetitions: 5,
+    packets: 500_000,
 };
 const QUICK: Effort = Effort {
     repetitions: 3,

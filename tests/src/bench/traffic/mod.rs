@@ -71,7 +71,7 @@ struct Plan {
 
 const FULL: Plan = Plan {
     scales: &[10, 1_000, 10_000],
-    repetitions: 5,
+    repetitions: 3,
     amount: Amount {
         cpu: Duration::from_millis(300),
         new_flows: 30_000,
