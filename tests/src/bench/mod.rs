@@ -31,8 +31,6 @@ pub struct Options {
     pub quick: bool,
     /// One part instead of all.
     pub only: Option<Part>,
-    /// What each way through the programs asks of the kernel, too.
-    pub profile: bool,
     /// Another agent: a shell command, run in a node of its own.
     pub peer: Option<String>,
     /// The eBPF object of the benchmark.

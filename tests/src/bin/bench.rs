@@ -36,10 +36,6 @@ struct Options {
     /// name, LB_BENCH_MANIFESTS a folder of manifests that it is to serve.
     #[arg(long, value_name = "CMD")]
     peer: Option<String>,
-    /// Count the map operations and helpers of each way through the programs, too,
-    /// by the kernel's function tracer.
-    #[arg(long)]
-    profile: bool,
     /// The eBPF object of the benchmark.
     #[arg(long, env = "LB_BENCH_OBJECT", hide = true)]
     object: PathBuf,
@@ -63,7 +59,6 @@ fn run(options: &Options) -> Result<()> {
         &bench::Options {
             quick: options.quick,
             only: options.only,
-            profile: options.profile,
             peer: options.peer.clone(),
             object: options.object.clone(),
         },

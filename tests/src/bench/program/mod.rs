@@ -3,7 +3,6 @@
 
 mod floor;
 mod node;
-mod profile;
 mod ways;
 
 use anyhow::Result;
@@ -52,10 +51,6 @@ pub(crate) fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Meas
         for repetition in 1..=effort.repetitions {
             progress.step(&format!("round {repetition}"));
             take(node, &ways, &effort, &mut all)?;
-        }
-        if options.profile {
-            progress.stage("what each way asks of the kernel");
-            all.extend(profile::profile(node, &ways)?);
         }
         Ok(all)
     })
