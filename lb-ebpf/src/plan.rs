@@ -22,9 +22,9 @@ pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Conne
     Ok(())
 }
 
-/// From a pod straight to the backend, and its replies straight back, past the stack: both
-/// or neither. Through the stack if something on the way has a say in what passes,
-/// or the client's address is not one that this way leads back to.
+/// From a pod straight to the backend, and its replies straight back, past the
+/// stack: both or neither. Through the stack if something on the way has a say in
+/// what passes, or the client's address is not one that this way leads back to.
 #[inline(always)]
 pub(crate) fn plan_shortcut<P: Packet, F: Family>(
     packet: &P,
