@@ -146,23 +146,16 @@ impl Hop {
         self.interface = other.interface;
         self.mtu = other.mtu;
         self.flags = other.flags;
-        self.destination_mac = other.destination_mac;
-        self.source_mac = other.source_mac;
+        self.destination_mac[0] = other.destination_mac[0];
+        self.destination_mac[1] = other.destination_mac[1];
+        self.destination_mac[2] = other.destination_mac[2];
+        self.source_mac[0] = other.source_mac[0];
+        self.source_mac[1] = other.source_mac[1];
+        self.source_mac[2] = other.source_mac[2];
         self.routes = other.routes;
         self.seen = other.seen;
         self.reserved = other.reserved;
     }
-
-    pub const NONE: Self = Self {
-        interface: 0,
-        mtu: 0,
-        flags: 0,
-        destination_mac: [0; 3],
-        source_mac: [0; 3],
-        routes: 0,
-        seen: 0,
-        reserved: 0,
-    };
 }
 
 impl Connection {
@@ -183,7 +176,7 @@ impl Connection {
         other
     }
 
-    /// Writes key and value of the other direction, whose way is not known.
+    /// Writes key and value of the other direction, but for its way.
     #[inline(always)]
     pub const fn mirror_to(&self, key: &Tuple, other_key: &mut Tuple, other: &mut Self) {
         other_key.reverse_of(&self.translated);
@@ -199,7 +192,6 @@ impl Connection {
         other.life = self.life;
         other.check = other_key.check();
         other.reserved = 0;
-        other.hop = Hop::NONE;
     }
 }
 

@@ -17,6 +17,7 @@ mod layout;
 pub mod lifecycle;
 pub mod maps;
 pub mod service;
+pub mod sets;
 pub mod verdict;
 
 pub use address::Address;

@@ -2,7 +2,9 @@
 
 use crate::{
     Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
-    FrontendKey, Holdings, Interface, NetworkKey, Settings, Tuple, known, verdict::COUNTERS,
+    FrontendKey, Holdings, Hop, Interface, NetworkKey, Settings, Tuple, known,
+    sets::{self, Element, Mark, Set},
+    verdict::COUNTERS,
 };
 
 pub const FRONTENDS: usize = 1 << 19;
@@ -26,7 +28,8 @@ pub struct Map {
     pub name: &'static str,
     pub kind: &'static str,
     pub key: &'static str,
-    pub value: &'static str,
+    /// With the layouts of what it is made of.
+    pub value: &'static [&'static str],
     pub max_entries: u32,
 }
 
@@ -40,7 +43,8 @@ impl Map {
                 hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
             }
         };
-        for part in [self.name, self.kind, self.key, self.value] {
+        let parts = [self.name, self.kind, self.key].into_iter();
+        for part in parts.chain(self.value.iter().copied()) {
             add(part.as_bytes());
             add(&[0]);
         }
@@ -54,98 +58,105 @@ pub const ALL: [Map; 14] = [
         name: "FRONTENDS",
         kind: "hash",
         key: FrontendKey::LAYOUT,
-        value: Frontend::LAYOUT,
+        value: &[Frontend::LAYOUT],
         max_entries: FRONTENDS as u32,
     },
     Map {
         name: "SLOTS",
         kind: "array",
         key: "u32",
-        value: "u32",
+        value: &["u32"],
         max_entries: SLOTS as u32,
     },
     Map {
         name: "BACKENDS",
         kind: "array",
         key: "u32",
-        value: Backend::LAYOUT,
+        value: &[Backend::LAYOUT],
         max_entries: BACKENDS as u32,
     },
     Map {
         name: "ASSURED",
         kind: "hash",
         key: Tuple::LAYOUT,
-        value: Connection::LAYOUT,
+        value: &[Connection::LAYOUT, Hop::LAYOUT],
         max_entries: ASSURED as u32,
     },
     Map {
         name: "UNASSURED",
-        kind: "lru_hash",
-        key: Tuple::LAYOUT,
-        value: Connection::LAYOUT,
-        max_entries: UNASSURED as u32,
+        kind: "array",
+        key: "u32",
+        value: &[
+            Set::LAYOUT,
+            Mark::LAYOUT,
+            Element::LAYOUT,
+            Tuple::LAYOUT,
+            Connection::LAYOUT,
+            Hop::LAYOUT,
+        ],
+        max_entries: sets::sets(UNASSURED as u32),
     },
     Map {
         name: "KNOWN",
         kind: "array",
         key: "u32",
-        value: "u64",
+        value: &["u64"],
         max_entries: known::ELEMENTS,
     },
     Map {
         name: "HOLDINGS",
         kind: "hash",
         key: "u32",
-        value: Holdings::LAYOUT,
+        value: &[Holdings::LAYOUT],
         max_entries: HOLDINGS as u32,
     },
     Map {
         name: "FRAGMENTS",
         kind: "lru_hash",
         key: FragmentKey::LAYOUT,
-        value: Fragment::LAYOUT,
+        value: &[Fragment::LAYOUT],
         max_entries: FRAGMENTS as u32,
     },
     Map {
         name: "AFFINITY",
         kind: "lru_hash",
         key: ClientKey::LAYOUT,
-        value: Affinity::LAYOUT,
+        value: &[Affinity::LAYOUT],
         max_entries: AFFINITY as u32,
     },
     Map {
         name: "NETWORKS",
         kind: "lpm_trie",
         key: NetworkKey::LAYOUT,
-        value: "u32",
+        value: &["u32"],
         max_entries: NETWORKS as u32,
     },
     Map {
         name: "SETTINGS",
         kind: "array",
         key: "u32",
-        value: Settings::LAYOUT,
+        value: &[Settings::LAYOUT],
         max_entries: 1,
     },
     Map {
         name: "INTERFACES",
         kind: "hash",
         key: "u32",
-        value: Interface::LAYOUT,
+        value: &[Interface::LAYOUT],
         max_entries: INTERFACES as u32,
     },
     Map {
         name: "LOCAL_ADDRESSES",
         kind: "hash",
         key: Address::LAYOUT,
-        value: "u32",
+        value: &["u32"],
         max_entries: LOCAL_ADDRESSES as u32,
     },
     Map {
         name: "COUNTERS",
         kind: "percpu_array",
         key: "u32",
-        value: "u64",
+        value: &["u64"],
         max_entries: COUNTERS,
     },
 ];

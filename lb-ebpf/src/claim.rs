@@ -6,6 +6,7 @@ use lb_common::{FrontendKey, Life, State, Tuple, Verdict};
 use crate::{
     clock,
     connections::{self, Entered, Table},
+    known,
     packet::{Packet, Step},
     scratch::{self, Halves, Work, lend},
     services,
@@ -27,16 +28,14 @@ pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
     for attempt in 1..=ATTEMPTS {
         work.halves.one.life = connections::cached(now);
         work.halves.complete();
+        work.halves.other.hop.set(&work.hop_back);
         work.rival.one_key.set(&work.halves.other_key);
-        if is_free(work, is_ours, attempt == ATTEMPTS)
-            && !(is_ours && packet.has_socket(&work.halves.other_key))
-        {
-            let halves = &mut work.halves;
-            halves.other.hop.set(&work.hop_back);
-            match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
-                Entered::Done => return follow_up(halves, now),
-                Entered::Taken => {}
-                Entered::Refused => return Err(Verdict::TableFull),
+        let is_free = holder(work, is_ours, attempt == ATTEMPTS) == Holder::Nobody as u32;
+        if is_free && !(is_ours && packet.has_socket(&work.halves.other_key)) {
+            match lend(work, || lb_claim()) {
+                CLAIMED => return Ok(()),
+                FULL => return Err(Verdict::TableFull),
+                _ => {}
             }
         }
         // SAFETY: the helper has no precondition.
@@ -47,35 +46,56 @@ pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
     Err(Verdict::NoSourcePort)
 }
 
-/// The reply is in first, so a connection that answers a lookup is whole.
-#[inline(always)]
-fn follow_up(halves: &mut Halves, now: u32) -> Step<()> {
-    let Halves { one_key, one, .. } = halves;
-    one.life = connections::opening(now);
-    one.check = one_key.check();
-    if connections::replace(one_key, one) {
-        return Ok(());
-    }
-    connections::remove(Table::Unassured, &halves.other_key);
-    Err(Verdict::TableFull)
-}
-
 /// Whether a living connection's replies look like this.
 #[inline(always)]
 pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple) -> bool {
     work.rival.one_key.set(reply_key);
-    ask(work, false, true) == Holder::Reply as u32
+    holder(work, false, true) == Holder::Reply as u32
 }
 
-/// Whether neither a living connection nor, where the packet would come to this
-/// node itself, a frontend has `work.rival.one_key`.
-#[inline(always)]
-fn is_free(work: &mut Work, is_ours: bool, take_closed: bool) -> bool {
-    ask(work, is_ours, take_closed) == Holder::Nobody as u32
+/// What [`lb_claim`] returns.
+const CLAIMED: u32 = 0;
+const TAKEN: u32 = 1;
+const FULL: u32 = 2;
+
+/// Enters both directions of the connection in the scratch.
+///
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_claim() -> u32 {
+    let Ok(scratch) = scratch::get() else {
+        return FULL;
+    };
+    let halves = &mut scratch.work.halves;
+    match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
+        Entered::Done => follow_up(halves),
+        Entered::Taken => TAKEN,
+        Entered::Refused => FULL,
+    }
 }
 
+/// The reply is in first, so a connection that answers a lookup is whole.
 #[inline(always)]
-fn ask(work: &mut Work, is_ours: bool, take_closed: bool) -> u32 {
+fn follow_up(halves: &mut Halves) -> u32 {
+    let Halves { one_key, one, .. } = halves;
+    one.life = connections::opening(clock::now());
+    one.check = one_key.check();
+    if connections::replace(one_key, one) {
+        return CLAIMED;
+    }
+    connections::remove(Table::Unassured, &halves.other_key);
+    FULL
+}
+
+/// Who has `work.rival.one_key`; a frontend only matters where the packet would
+/// come to this node itself.
+#[inline(always)]
+fn holder(work: &mut Work, is_ours: bool, take_closed: bool) -> u32 {
+    if !is_ours && !known::may_hold(work.rival.one_key.check()) {
+        return Holder::Nobody as u32;
+    }
     lend(work, || lb_holder(is_ours.into(), take_closed.into()))
 }
 
@@ -89,8 +109,7 @@ enum Holder {
     Other,
 }
 
-/// A function of its own to the verifier, which looks at it once and not at
-/// each call: hence the linkage.
+/// As above.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_holder(is_ours: u32, take_closed: u32) -> u32 {
@@ -108,16 +127,16 @@ extern "C" fn lb_holder(is_ours: u32, take_closed: u32) -> u32 {
     if is_ours != 0 && services::exists(frontend) {
         return Holder::Other as u32;
     }
-    holder(rival, take_closed != 0) as u32
+    holding(rival, take_closed != 0) as u32
 }
 
-/// Who has `rival.one_key`. What is over goes.
+/// Which connection has `rival.one_key`. What is over goes.
 ///
 /// One that closed gives its port away only if it must: the backend may hold it
 /// in TIME-WAIT, and takes a SYN of another connection on the same ports for an
 /// old segment.
 #[inline(always)]
-fn holder(rival: &mut Halves, take_closed: bool) -> Holder {
+fn holding(rival: &mut Halves, take_closed: bool) -> Holder {
     let Some(table) = connections::find(&rival.one_key, &mut rival.one) else {
         return Holder::Nobody;
     };

@@ -3,23 +3,18 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST},
-    btf_maps::{HashMap, LruHashMap},
-    macros::btf_map,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, macros::btf_map};
 use lb_common::{Connection, Hop, Life, Signal, State, Tuple, lifecycle, maps};
 
 use crate::{
     atomic, clock, holdings, known,
     scratch::{self, Halves, Work, barrier, lend, settled},
+    sets,
+    words::{copy_connection, is_same},
 };
 
 #[btf_map]
 static ASSURED: HashMap<Tuple, Connection, { maps::ASSURED }> = HashMap::new();
-
-#[btf_map]
-static UNASSURED: LruHashMap<Tuple, Connection, { maps::UNASSURED }> = LruHashMap::new();
 
 const EEXIST: i32 = -17;
 
@@ -60,17 +55,13 @@ pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     if !known::may_hold(check) {
         return None;
     }
-    let is_there = |element, into: &mut Connection| {
-        read(element, check, into) && (into.life >> 32) as u32 != State::Dying as u32
-    };
+    let is_there = |element, into: &mut Connection| read(element, check, into) && !is_dying(into);
     if let Some(element) = ASSURED.get_ptr_mut(key)
         && is_there(element, into)
     {
         return Some(Table::Assured);
     }
-    if let Some(element) = UNASSURED.get_ptr_mut(key)
-        && is_there(element, into)
-    {
+    if find_unassured(key, check, into) && !is_dying(into) {
         return Some(Table::Unassured);
     }
     // It may have been assured between the two.
@@ -83,7 +74,24 @@ pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
 pub(crate) fn find_in(table: Table, halves: &mut Halves) -> bool {
     let Halves { one_key, one, .. } = halves;
     let check = settled(one_key.check());
-    pointer(table, one_key).is_some_and(|element| read(element, check, one))
+    match table {
+        Table::Assured => {
+            let element = ASSURED.get_ptr_mut(&*one_key);
+            element.is_some_and(|element| read(element, check, one))
+        }
+        Table::Unassured => find_unassured(one_key, check, one),
+    }
+}
+
+#[inline(always)]
+fn find_unassured(key: &Tuple, check: u32, into: &mut Connection) -> bool {
+    sets::find(key)
+        .is_some_and(|(slot, mark)| read(slot.connection(), check, into) && slot.mark().is_of(mark))
+}
+
+#[inline(always)]
+fn is_dying(connection: &Connection) -> bool {
+    (connection.life >> 32) as u32 == State::Dying as u32
 }
 
 /// Life of the connection of which `halves.one` was found, or `None` if there
@@ -103,12 +111,10 @@ pub(crate) fn life_of(table: Table, halves: &mut Halves) -> Option<u64> {
 #[inline(always)]
 pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Entered {
     known::note(connection.check);
-    let flags = BPF_NOEXIST.into();
-    let result = match table {
-        Table::Assured => ASSURED.insert(key, connection, flags),
-        Table::Unassured => UNASSURED.insert(key, connection, flags),
-    };
-    match result {
+    if table == Table::Unassured {
+        return sets::enter(key, connection, false);
+    }
+    match ASSURED.insert(key, connection, BPF_NOEXIST.into()) {
         Ok(()) => Entered::Done,
         Err(EEXIST) => Entered::Taken,
         Err(_) => Entered::Refused,
@@ -119,15 +125,13 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
 #[inline(always)]
 pub(crate) fn replace(key: &Tuple, connection: &Connection) -> bool {
     known::note(connection.check);
-    UNASSURED.insert(key, connection, BPF_ANY.into()).is_ok()
+    matches!(sets::enter(key, connection, true), Entered::Done)
 }
 
 /// Notes where the packets with this key go.
 #[inline(always)]
 pub(crate) fn remember(key: &Tuple, hop: &Hop) {
-    let element = ASSURED
-        .get_ptr_mut(key)
-        .or_else(|| UNASSURED.get_ptr_mut(key));
+    let element = pointer(Table::Assured, key).or_else(|| pointer(Table::Unassured, key));
     // SAFETY: the element is memory of the map for as long as the program runs.
     // Who reads it meanwhile, or gets it for another key, sends packets to where
     // they are not taken, for a second at worst.
@@ -144,17 +148,33 @@ pub(crate) fn remember(key: &Tuple, hop: &Hop) {
 #[inline(always)]
 pub(crate) fn remove(table: Table, key: &Tuple) -> bool {
     match table {
-        Table::Assured => ASSURED.remove(key),
-        Table::Unassured => UNASSURED.remove(key),
+        Table::Assured => ASSURED.remove(key).is_ok(),
+        Table::Unassured => sets::remove(key),
     }
-    .is_ok()
 }
 
 /// A packet of the connection in `work.halves.one` went by. Whatever half is
 /// missing is made from the other; `false` if another connection has its key.
 #[inline(always)]
 pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) -> bool {
-    lend(work, || lb_heard(table as u32, signal as u32, now)) != 0
+    let heard = lend(work, || lb_heard(table as u32, signal as u32, now));
+    let is_first = heard == Heard::First as u32;
+    let is_moved = is_first && lend(work, || lb_assure()) != 0;
+    if is_first && !is_moved || heard == Heard::Late as u32 {
+        lend(work, || lb_touch(now));
+    }
+    heard != Heard::Taken as u32
+}
+
+#[repr(u32)]
+enum Heard {
+    /// Another connection has the other half's key.
+    Taken,
+    Again,
+    /// After a second or more, and not assured.
+    Late,
+    /// From both sides, and not assured yet.
+    First,
 }
 
 /// Removes both halves of the connection of which `work.halves.one` was found,
@@ -169,12 +189,33 @@ pub(crate) fn discard(table: Table, work: &mut Work, life: u64) -> bool {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_heard(table: u32, signal: u32, now: u32) -> u32 {
+    let heard = scratch::get().map_or(Heard::Taken, |scratch| {
+        let (table, signal) = (Table::from_number(table), Signal::from_number(signal));
+        advance(table, &mut scratch.work.halves, signal, now)
+    });
+    heard as u32
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_assure() -> u32 {
     scratch::get()
-        .is_ok_and(|scratch| {
-            let (table, signal) = (Table::from_number(table), Signal::from_number(signal));
-            advance(table, &mut scratch.work.halves, signal, now)
-        })
+        .is_ok_and(|scratch| assure(&mut scratch.work.halves))
         .into()
+}
+
+/// As above. Keeps both halves from being the next that make room.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_touch(now: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else {
+        return 0;
+    };
+    let halves = &scratch.work.halves;
+    sets::touch(&halves.one_key, now);
+    sets::touch(&halves.other_key, now);
+    1
 }
 
 /// As above.
@@ -187,16 +228,16 @@ extern "C" fn lb_discard(table: u32, life: u64) -> u32 {
 }
 
 #[inline(always)]
-fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool {
+fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard {
     halves.complete();
     let is_reply = halves.is_reply();
     if table == Table::Unassured && !restore(halves, signal, now) {
-        return false;
+        return Heard::Taken;
     }
     let [(forward_key, _), (reply_key, _)] = halves.directed();
     let protocol = forward_key.protocol;
     let Some(element) = pointer(table, forward_key) else {
-        return true;
+        return Heard::Again;
     };
     let second = clock::second();
     let mut moved = None;
@@ -212,36 +253,36 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> bool 
         // If it fails, another packet was faster, and may have meant something
         // else.
         if swap(element, before, life.pack()) {
-            moved = Some(life);
+            moved = Some((life, is_due));
             break;
         }
     }
     if is_reply && Life::unpack(halves.one.life).idle(now) >= second {
         refresh(table, reply_key, now);
     }
-    if let Some(life) = moved
-        && table == Table::Unassured
-        && life.state.is_assured()
-    {
-        (halves.one.life, halves.other.life) = match is_reply {
-            true => (cached(now), life.pack()),
-            false => (life.pack(), cached(now)),
-        };
-        assure(halves);
+    match moved {
+        Some((life, _)) if table == Table::Unassured && life.state.is_assured() => {
+            (halves.one.life, halves.other.life) = match is_reply {
+                true => (cached(now), life.pack()),
+                false => (life.pack(), cached(now)),
+            };
+            Heard::First
+        }
+        Some((_, true)) if table == Table::Unassured => Heard::Late,
+        _ => Heard::Again,
     }
-    true
 }
 
 /// Enters the other half of an unassured connection if the kernel has given
 /// its element away. `false` if another connection has taken its place.
 #[inline(always)]
 fn restore(halves: &mut Halves, signal: Signal, now: u32) -> bool {
-    // The latter, if it was assured meanwhile.
-    if partner(Table::Unassured, halves).is_some() || partner(Table::Assured, halves).is_some() {
+    if partner(Table::Unassured, halves).is_some() {
         return true;
     }
-    if pointer(Table::Assured, &halves.other_key).is_some() {
-        return false;
+    if let Some(element) = pointer(Table::Assured, &halves.other_key) {
+        // It may have been assured meanwhile.
+        return is_partner(element, halves);
     }
     let has_handshake = halves.one_key.protocol != lifecycle::UDP;
     halves.other.life = match (halves.is_reply(), signal) {
@@ -268,10 +309,10 @@ fn refresh(table: Table, key: &Tuple, now: u32) {
 
 /// Moves a connection to where nothing evicts it, if there is room.
 #[inline(always)]
-fn assure(halves: &mut Halves) {
+fn assure(halves: &mut Halves) -> bool {
     let service = halves.one.service;
     if !holdings::take(service) {
-        return;
+        return false;
     }
     if let Some(other) = pointer(Table::Unassured, &halves.other_key) {
         // SAFETY: as in `partner`.
@@ -281,21 +322,28 @@ fn assure(halves: &mut Halves) {
     // The reply goes in first, so what answers a client is whole.
     match enter(Table::Assured, reply_key, reply) {
         Entered::Done => {}
-        Entered::Taken => return holdings::give_back(service),
-        Entered::Refused => return holdings::refuse(service),
+        entered => return decline(service, entered),
     }
     match enter(Table::Assured, forward_key, forward) {
         Entered::Done => {}
         entered => {
             remove(Table::Assured, reply_key);
-            return match entered {
-                Entered::Refused => holdings::refuse(service),
-                _ => holdings::give_back(service),
-            };
+            return decline(service, entered);
         }
     }
     remove(Table::Unassured, forward_key);
     remove(Table::Unassured, reply_key);
+    true
+}
+
+/// The connection stays where it is.
+#[inline(always)]
+fn decline(service: u32, why: Entered) -> bool {
+    match why {
+        Entered::Refused => holdings::refuse(service),
+        _ => holdings::give_back(service),
+    }
+    false
 }
 
 /// Removes both halves, if the connection's life is still `life`.
@@ -333,17 +381,24 @@ pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
 #[inline(always)]
 fn partner(table: Table, halves: &Halves) -> Option<*mut Connection> {
     let element = pointer(table, &halves.other_key)?;
+    is_partner(element, halves).then_some(element)
+}
+
+#[inline(always)]
+fn is_partner(element: *mut Connection, halves: &Halves) -> bool {
     let other = &halves.other;
     // SAFETY: the element is memory of the map for as long as the program
     // runs. Its content may change.
-    let (found, rest) = unsafe {
-        let rest = ptr::read_volatile(&raw const (*element).check) == other.check
+    unsafe {
+        ptr::read_volatile(&raw const (*element).check) == other.check
             && ptr::read_volatile(&raw const (*element).backend) == other.backend
             && ptr::read_volatile(&raw const (*element).generation) == other.generation
-            && ptr::read_volatile(&raw const (*element).flags) == other.flags;
-        (&(*element).translated, rest)
-    };
-    (rest && found.check() == other.translated.check()).then_some(element)
+            && ptr::read_volatile(&raw const (*element).flags) == other.flags
+            && is_same(
+                &raw const (*element).translated,
+                &raw const other.translated,
+            )
+    }
 }
 
 /// Life of a connection that begins.
@@ -380,21 +435,16 @@ pub(crate) const fn cached(now: u32) -> u64 {
 fn pointer(table: Table, key: &Tuple) -> Option<*mut Connection> {
     match table {
         Table::Assured => ASSURED.get_ptr_mut(key),
-        Table::Unassured => UNASSURED.get_ptr_mut(key),
+        Table::Unassured => sets::find(key).map(|(slot, _)| slot.connection()),
     }
 }
 
 /// Reads the element, unless the kernel gives it to another key meanwhile.
 #[inline(always)]
 fn read(element: *mut Connection, check: u32, into: &mut Connection) -> bool {
-    const WORDS: usize = size_of::<Connection>() / size_of::<u64>();
-    let (from, to) = (element.cast::<u64>(), ptr::from_mut(into).cast::<u64>());
-    for index in 0..WORDS {
-        // SAFETY: both are whole and aligned. The element is memory of the map
-        // for as long as the program runs; its content may change, hence
-        // volatile, and the check last.
-        unsafe { to.add(index).write(ptr::read_volatile(from.add(index))) };
-    }
+    // SAFETY: the element is memory of the map for as long as the program runs;
+    // its content may change, so the check is read last.
+    unsafe { copy_connection(element, into) };
     barrier();
     // SAFETY: as above.
     unsafe { ptr::read_volatile(&raw const (*element).check) == check }

@@ -7,6 +7,7 @@ use crate::{
     packet::{Packet, Step, at},
     route::{LOOPBACK, Route},
     scratch::Answer,
+    words::copy,
 };
 
 pub trait Family: Icmp {
@@ -419,8 +420,8 @@ impl Family for V6 {
     fn write(packet: &impl Packet, offset: usize, _old: &Tuple, new: &Tuple) -> Step<()> {
         // SAFETY: `at` has checked the bounds.
         let header = unsafe { &mut *at::<Ipv6Header>(packet, offset)? };
-        header.source = new.source;
-        header.destination = new.destination;
+        copy(&new.source.words, &mut header.source.words);
+        copy(&new.destination.words, &mut header.destination.words);
         Ok(())
     }
 
@@ -447,8 +448,8 @@ impl Family for V6 {
 
     #[inline(always)]
     fn ask(route: &mut Route, source: &Address, destination: &Address) {
-        route.source = source.words;
-        route.destination = destination.words;
+        copy(&source.words, &mut route.source);
+        copy(&destination.words, &mut route.destination);
     }
 
     #[inline(always)]

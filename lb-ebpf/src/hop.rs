@@ -11,6 +11,7 @@ use crate::{
     packet::{Packet, Step},
     route::{Route, length},
     scratch::{self, Work, barrier, lend},
+    words::{copy, fill, put},
 };
 
 /// Whether the packet can take this way without a question.
@@ -84,11 +85,24 @@ fn write(hop: &mut Hop, route: &Route) {
         Some(leaving) => (leaving.flags & KEPT) as u16,
         None => Hop::REDIRECT,
     };
-    hop.destination_mac = route.destination_mac;
-    hop.source_mac = route.source_mac;
+    copy(&route.destination_mac, &mut hop.destination_mac);
+    copy(&route.source_mac, &mut hop.source_mac);
     hop.routes = networks::settings().map_or(0, |settings| settings.routes);
     hop.seen = clock::now();
     hop.reserved = 0;
+}
+
+/// Forgets the way.
+#[inline(always)]
+pub(crate) fn clear(hop: &mut Hop) {
+    put(&mut hop.interface, 0);
+    put(&mut hop.mtu, 0);
+    put(&mut hop.flags, 0);
+    fill(&mut hop.destination_mac, 0);
+    fill(&mut hop.source_mac, 0);
+    put(&mut hop.routes, 0);
+    put(&mut hop.seen, 0);
+    put(&mut hop.reserved, 0);
 }
 
 /// Whether packets can go straight into the pod behind the interface.

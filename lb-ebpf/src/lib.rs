@@ -40,10 +40,12 @@ mod rewrite;
 mod route;
 mod scratch;
 mod services;
+mod sets;
 mod sockets;
 mod subprograms;
 mod tc;
 mod track;
+mod words;
 mod xdp;
 
 pub use collect::collect;

@@ -2,7 +2,7 @@
 //! goes.
 
 use lb_common::{
-    Backend, Connection, Frontend, Holdings, Hook, Hop, Interface, InterfaceKind, NetworkKey, Path,
+    Backend, Connection, Frontend, Holdings, Hook, Interface, InterfaceKind, NetworkKey, Path,
     PodDetection, Slice, Tuple, Verdict,
 };
 
@@ -13,7 +13,7 @@ use crate::{
     family::Family,
     fragments,
     headers::{Headers, UDP},
-    interfaces, networks,
+    hop, interfaces, networks,
     packet::{Outcome, Packet, Step},
     pipeline::{Found, Way, send},
     plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
@@ -103,7 +103,7 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
     };
 
     discard_old(work)?;
-    work.hop_back.set(&Hop::NONE);
+    hop::clear(&mut work.hop_back);
     work.halves.one_key.set(key);
     let forward = &mut work.halves.one;
     begin(forward, key, Connection::AT_EGRESS);
@@ -219,7 +219,7 @@ fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Foun
         Hook::Xdp | Hook::TcIngress => Connection::DIRECT | Connection::AT_EGRESS,
         Hook::TcEgress => Connection::DIRECT,
     };
-    work.hop_back.set(&Hop::NONE);
+    hop::clear(&mut work.hop_back);
     work.halves.one_key.set(key);
     begin(&mut work.halves.one, key, flags);
     claim(packet, work)?;
@@ -242,7 +242,7 @@ fn begin(forward: &mut Connection, key: &Tuple, flags: u16) {
     forward.path = Path::Stack as u8;
     forward.other_path = Path::Stack as u8;
     forward.reserved = 0;
-    forward.hop = Hop::NONE;
+    hop::clear(&mut forward.hop);
 }
 
 /// What becomes of the first packet of a flow to no frontend.

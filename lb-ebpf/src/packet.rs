@@ -4,7 +4,7 @@ use core::hint;
 
 use lb_common::{Hook, Hop, Interface, Tuple, Verdict, checksum::Delta};
 
-use crate::{family::Family, route::Route};
+use crate::{family::Family, route::Route, words::copy};
 
 /// A step of the pipeline: go on, or leave with a verdict.
 pub(crate) type Step<T> = Result<T, Verdict>;
@@ -176,7 +176,9 @@ pub(crate) fn write_macs(
 ) -> Step<()> {
     // SAFETY: `at` has checked the bounds.
     let macs = unsafe { &mut *at::<[[u16; 3]; 2]>(packet, 0)? };
-    *macs = [destination, source];
+    let [to, from] = macs;
+    copy(&destination, to);
+    copy(&source, from);
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use crate::{
     family::Family,
     headers::{ETHERNET, Headers, Shape, TCP, UDP},
     packet::{Packet, Step, at},
+    words::{fill, put},
 };
 
 pub(crate) const LOOPBACK: u32 = 1;
@@ -25,7 +26,6 @@ const JUMBO: u32 = 8;
 /// `struct bpf_fib_lookup` of the kernel, its unions resolved the way this
 /// crate uses them: question before the call, answer after it.
 #[repr(C)]
-#[derive(Default)]
 pub struct Route {
     /// Family of `destination`: an IPv4 route may have an IPv6 next hop.
     pub(crate) family: u8,
@@ -48,6 +48,23 @@ pub struct Route {
 const _: () = assert!(size_of::<Route>() == 64);
 
 impl Route {
+    /// Becomes a question without addresses.
+    #[inline(always)]
+    fn ask(&mut self, family: u8, protocol: u8, length: u16, interface: u32) {
+        put(&mut self.family, family);
+        put(&mut self.protocol, protocol);
+        put(&mut self.source_port, 0);
+        put(&mut self.destination_port, 0);
+        put(&mut self.length, length);
+        put(&mut self.interface, interface);
+        put(&mut self.flow, 0);
+        fill(&mut self.source, 0);
+        fill(&mut self.destination, 0);
+        put(&mut self.vlan, 0);
+        fill(&mut self.source_mac, 0);
+        fill(&mut self.destination_mac, 0);
+    }
+
     /// How long an IP packet may be, if one was [`Answer::TooBig`].
     #[inline(always)]
     pub(crate) const fn mtu(&self) -> u32 {
@@ -78,13 +95,7 @@ pub(crate) fn lookup<F: Family>(
     length: u16,
     route: &mut Route,
 ) -> Answer {
-    *route = Route {
-        family: F::NUMBER,
-        protocol: tuple.protocol,
-        length,
-        interface,
-        ..Route::default()
-    };
+    route.ask(F::NUMBER, tuple.protocol, length, interface);
     F::ask(route, &tuple.source, &tuple.destination);
     // SAFETY: `Route` has the size and layout of `struct bpf_fib_lookup`.
     let answer = unsafe {

@@ -5,7 +5,7 @@ use core::arch::asm;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Connection, Hop, Tuple, Verdict};
 
-use crate::{connections::Table, headers::Shape, packet::Step, route::Route};
+use crate::{connections::Table, headers::Shape, hop, packet::Step, route::Route};
 
 /// The packet at hand, and what is made of it.
 #[repr(C)]
@@ -65,6 +65,7 @@ impl Halves {
             other,
         } = self;
         one.mirror_to(one_key, other_key, other);
+        hop::clear(&mut other.hop);
         barrier();
     }
 
@@ -137,6 +138,15 @@ pub(crate) fn settled(sum: u32) -> u32 {
     // SAFETY: does nothing.
     unsafe { asm!("{0} = {0}", inout(reg) sum, options(nostack, preserves_flags)) };
     sum as u32
+}
+
+/// The number itself, of which the compiler knows nothing any more.
+#[inline(always)]
+pub(crate) fn hidden(number: u64) -> u64 {
+    let mut number = number;
+    // SAFETY: does nothing.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(nostack, preserves_flags, nomem)) };
+    number
 }
 
 /// Runs a subprogram that works on a part of the scratch that the caller holds

@@ -28,7 +28,7 @@ impl Limits {
     pub(super) const MOST: u32 = 1 << 24;
 
     /// In proportion to a machine's memory, in bytes. The tables are allocated
-    /// whole, some 600 bytes a connection: to find memory for an element when a
+    /// whole, some 700 bytes an assured connection and its share of the others: to find memory for an element when a
     /// packet needs it makes one packet in a hundred late.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {

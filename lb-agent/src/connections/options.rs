@@ -15,7 +15,7 @@ const RANGE: std::ops::RangeInclusive<i64> = Limits::LEAST as i64..=Limits::MOST
 #[command(next_help_heading = "Connections")]
 pub struct Options {
     /// Connections in which both sides were heard, at most: nothing evicts them
-    /// [default: one for 64 KiB of the machine's memory, 65536 to 4194304]
+    /// [default: one for 128 KiB of the machine's memory, 65536 to 4194304]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(RANGE))]
     max_connections: Option<u32>,
     /// Connections in which one side was heard, at most: new ones evict the

@@ -25,8 +25,13 @@ pub(super) struct Batch {
     pub(super) next: Option<u32>,
 }
 
-/// Reads as many elements of a hash map as there are `keys`, from `position`
-/// on, or all that are left. `ENOSPC` if the next bucket alone has more.
+/// Has a set of elements read or written while no program changes it
+/// (`BPF_F_LOCK`).
+pub(super) const LOCKED: u64 = 4;
+
+/// Reads as many elements of a hash map or an array as there are `keys`, from
+/// `position` on, or all that are left. `ENOSPC` if the next bucket alone has
+/// more. `flags` go for each element.
 ///
 /// `K` and `V` must be of the sizes that the map has.
 pub(super) fn lookup_batch<K: Pod, V: Pod>(
@@ -34,6 +39,7 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
     position: Option<u32>,
     keys: &mut [K],
     values: &mut [V],
+    flags: u64,
 ) -> io::Result<Batch> {
     let from = position.unwrap_or_default();
     let mut next = 0_u32;
@@ -44,12 +50,12 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
         values: values.as_mut_ptr().expose_provenance() as u64,
         count: keys.len().min(values.len()) as u32,
         map_fd: map.as_raw_fd().cast_unsigned(),
-        elem_flags: 0,
+        elem_flags: flags,
         flags: 0,
     };
     // SAFETY: the kernel writes `count` keys and values at most, of the map's
     // sizes, which are those of `K` and `V`; any bytes make either, they are
-    // `Pod`. A position of a hash map takes four bytes.
+    // `Pod`. A position takes four bytes.
     let result = unsafe {
         bpf(
             bpf_cmd::BPF_MAP_LOOKUP_BATCH,
@@ -69,13 +75,14 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
 }
 
 /// Writes the elements one after the other, until one is refused. Returns how
-/// many were written, and why no more.
+/// many were written, and why no more. `flags` go for each element.
 ///
 /// `K` and `V` must be of the sizes that the map has.
 pub(super) fn update_batch<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     keys: &[K],
     values: &[V],
+    flags: u64,
 ) -> (usize, io::Result<()>) {
     let mut attributes = BatchAttributes {
         in_batch: 0,
@@ -84,7 +91,7 @@ pub(super) fn update_batch<K: Pod, V: Pod>(
         values: values.as_ptr().expose_provenance() as u64,
         count: keys.len().min(values.len()) as u32,
         map_fd: map.as_raw_fd().cast_unsigned(),
-        elem_flags: 0,
+        elem_flags: flags,
         flags: 0,
     };
     let asked = attributes.count;

@@ -17,7 +17,8 @@ use lb_common::{
 
 use super::{
     ConnectionTable, Dataplane, DataplaneError, bpf,
-    elements::{Elements, Walk},
+    connections::{Table, TableWalk},
+    elements::Elements,
     known::Known,
     load::{COLLECT, program},
     settings,
@@ -56,15 +57,16 @@ pub struct Collector {
 struct Round {
     /// As the program knows the table.
     table: u32,
-    walk: Walk<Tuple, Connection>,
-    elements: u64,
+    walk: TableWalk,
+    /// Elements that were looked at, or for.
+    places: u64,
     connections: u64,
     /// Connections that some program was about to remove, in this walk and in
     /// the one before.
     dying: HashSet<Tuple>,
     dying_before: HashSet<Tuple>,
-    /// Elements in the walk before.
-    elements_before: u64,
+    /// Those of the walk before.
+    places_before: u64,
 }
 
 /// What the programs go by.
@@ -74,7 +76,8 @@ struct Expectations {
     second: u32,
 }
 
-/// Elements that a tick reads at least, and at most: 131,072 take some 20 ms.
+/// Elements that a tick looks at or for at least, and at most: 131,072 take some
+/// 20 ms.
 const BUDGET: std::ops::RangeInclusive<u64> = 1 << 14..=1 << 17;
 
 impl Dataplane {
@@ -113,12 +116,12 @@ impl Collector {
         let budget = (known / self.shortest).clamp(*BUDGET.start(), *BUDGET.end());
         let mut read = 0;
         while read < budget {
-            let before = self.rounds[self.at].elements;
+            let before = self.rounds[self.at].places;
             if self.at == 0 && before == 0 {
                 self.set = self.known.begin();
             }
             let ended = self.step(&mut tick).inspect_err(|_| self.set = None)?;
-            read += self.rounds[self.at].elements - before;
+            read += self.rounds[self.at].places - before;
             if !ended {
                 continue;
             }
@@ -167,15 +170,15 @@ impl Collector {
 }
 
 impl Round {
-    fn new(table: u32, elements: &Elements<Tuple, Connection>) -> Self {
+    fn new(number: u32, table: &Table) -> Self {
         Self {
-            table,
-            walk: elements.walk(),
-            elements: 0,
+            table: number,
+            walk: table.walk(),
+            places: 0,
             connections: 0,
             dying: HashSet::new(),
             dying_before: HashSet::new(),
-            elements_before: 0,
+            places_before: table.places(),
         }
     }
 
@@ -191,14 +194,13 @@ impl Round {
         let Self {
             table,
             walk,
-            elements,
+            places,
             connections,
             dying,
             dying_before,
             ..
         } = self;
-        walk.step(&mut |key, connection: &Connection| {
-            *elements += 1;
+        let step = walk.step(&mut |key, connection| {
             note(key);
             let life = Life::unpack(connection.life);
             let may_be_over = if connection.flags & Connection::REPLY != 0 {
@@ -213,18 +215,20 @@ impl Round {
             if may_be_over {
                 candidates.push(*key);
             }
-        })
+        })?;
+        *places += step.places;
+        Ok(step.ended)
     }
 
     /// Connections that the walk has seen.
     fn end(&mut self) -> u64 {
-        self.elements_before = std::mem::take(&mut self.elements);
+        self.places_before = std::mem::take(&mut self.places);
         self.dying_before = std::mem::take(&mut self.dying);
         std::mem::take(&mut self.connections)
     }
 
     fn known(&self) -> u64 {
-        self.elements.max(self.elements_before)
+        self.places.max(self.places_before)
     }
 }
 

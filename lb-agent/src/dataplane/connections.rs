@@ -2,9 +2,16 @@
 
 use std::collections::HashMap;
 
-use lb_common::{Connection, Life, State, Tuple};
+use aya::maps::Map;
+use lb_common::{
+    Connection, Life, State, Tuple,
+    sets::{Set, WAYS},
+};
 
-use super::{Dataplane, DataplaneError, elements::Elements};
+use super::{
+    Dataplane, DataplaneError,
+    elements::{Elements, Walk},
+};
 
 /// A connection from the client's side, as the table holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +33,92 @@ pub struct Census {
 /// be done on a thread of its own.
 #[derive(Clone, Debug)]
 pub struct ConnectionTable {
-    pub(super) assured: Elements<Tuple, Connection>,
-    pub(super) unassured: Elements<Tuple, Connection>,
+    pub(super) assured: Table,
+    pub(super) unassured: Table,
+}
+
+/// One of the tables, to be read.
+#[derive(Clone, Debug)]
+pub(super) enum Table {
+    Hash(Elements<Tuple, Connection>),
+    Sets(Elements<u32, Set>),
+}
+
+/// A walk over a table.
+#[derive(Debug)]
+pub(super) enum TableWalk {
+    Hash(Walk<Tuple, Connection>),
+    Sets(Walk<u32, Set>),
+}
+
+/// What [`TableWalk::step`] did.
+pub(super) struct Step {
+    /// How many elements it looked at, or for: what it cost.
+    pub(super) places: u64,
+    /// After the end it begins anew.
+    pub(super) ended: bool,
+}
+
+impl Table {
+    pub(super) fn assured(map: &Map) -> Result<Self, DataplaneError> {
+        Elements::open("ASSURED", map).map(Self::Hash)
+    }
+
+    pub(super) fn unassured(map: &Map) -> Result<Self, DataplaneError> {
+        Elements::open("UNASSURED", map).map(Self::Sets)
+    }
+
+    /// [`Step::places`] of a whole walk, at least.
+    pub(super) fn places(&self) -> u64 {
+        match self {
+            Self::Hash(_) => 0,
+            Self::Sets(elements) => u64::from(elements.room) * WAYS as u64,
+        }
+    }
+
+    pub(super) fn walk(&self) -> TableWalk {
+        match self {
+            Self::Hash(elements) => TableWalk::Hash(elements.walk()),
+            Self::Sets(elements) => TableWalk::Sets(elements.walk()),
+        }
+    }
+
+    /// Calls `visit` for every connection, with the key of its client's direction.
+    pub(super) fn for_each_forward(
+        &self,
+        mut visit: impl FnMut(Tuple, Connection),
+    ) -> Result<(), DataplaneError> {
+        let mut walk = self.walk();
+        let mut visit = |key: &Tuple, connection: &Connection| {
+            if connection.flags & Connection::REPLY == 0 {
+                visit(*key, *connection);
+            }
+        };
+        while !walk.step(&mut visit)?.ended {}
+        Ok(())
+    }
+}
+
+impl TableWalk {
+    /// Calls `visit` for the next elements.
+    pub(super) fn step(
+        &mut self,
+        visit: &mut impl FnMut(&Tuple, &Connection),
+    ) -> Result<Step, DataplaneError> {
+        let mut places = 0;
+        let ended = match self {
+            Self::Hash(walk) => walk.step(&mut |key, connection| {
+                places += 1;
+                visit(key, connection);
+            }),
+            Self::Sets(walk) => walk.step(&mut |_, set: &Set| {
+                places += WAYS as u64;
+                let elements = set.iter();
+                elements.for_each(|element| visit(&element.key, &element.connection));
+            }),
+        }?;
+        Ok(Step { places, ended })
+    }
 }
 
 impl Dataplane {
@@ -35,8 +126,8 @@ impl Dataplane {
     pub fn connection_table(&self) -> Result<ConnectionTable, DataplaneError> {
         let maps = &self.connections;
         Ok(ConnectionTable {
-            assured: Elements::open("ASSURED", &maps.assured)?,
-            unassured: Elements::open("UNASSURED", &maps.unassured)?,
+            assured: Table::assured(&maps.assured)?,
+            unassured: Table::unassured(&maps.unassured)?,
         })
     }
 }
@@ -46,8 +137,8 @@ impl ConnectionTable {
     /// the kernel does not give are left out.
     pub fn iter(&self) -> impl Iterator<Item = OpenConnection> {
         let mut all = Vec::new();
-        for elements in [&self.assured, &self.unassured] {
-            let read = for_each_forward(elements, |original, connection| {
+        for table in [&self.assured, &self.unassured] {
+            let read = table.for_each_forward(|original, connection| {
                 all.push(OpenConnection {
                     original,
                     connection,
@@ -67,8 +158,8 @@ impl ConnectionTable {
             assured,
             unassured,
         } = &mut census;
-        for (elements, count) in [(&self.assured, assured), (&self.unassured, unassured)] {
-            for_each_forward(elements, |_, connection| {
+        for (table, count) in [(&self.assured, assured), (&self.unassured, unassured)] {
+            table.for_each_forward(|_, connection| {
                 *count += 1;
                 let state = Life::unpack(connection.life).state;
                 if matches!(state, State::Opening | State::Answered | State::Open) {
@@ -79,15 +170,4 @@ impl ConnectionTable {
         }
         Ok(census)
     }
-}
-
-pub(super) fn for_each_forward(
-    elements: &Elements<Tuple, Connection>,
-    mut visit: impl FnMut(Tuple, Connection),
-) -> Result<(), DataplaneError> {
-    elements.for_each(|key, connection| {
-        if connection.flags & Connection::REPLY == 0 {
-            visit(*key, *connection);
-        }
-    })
 }

@@ -15,12 +15,14 @@ use crate::reconcile::{Refusals, TableError};
 /// A hash map or an array of `K` and `V`; copies share it.
 #[derive(Clone, Debug)]
 pub(super) struct Elements<K, V> {
-    name: &'static str,
+    pub(super) name: &'static str,
+    /// How many it takes.
+    pub(super) room: u32,
     map: Arc<OwnedFd>,
     of: std::marker::PhantomData<fn() -> (K, V)>,
 }
 
-/// A walk over all elements of a hash map, in no order. What is entered or removed meanwhile
+/// A walk over all elements, in no order if they are of a hash map. What is entered or removed meanwhile
 /// may be seen or not, all else is seen once.
 #[derive(Debug)]
 pub(super) struct Walk<K, V> {
@@ -50,6 +52,7 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
         let copy = map.fd().as_fd().try_clone_to_owned();
         Ok(Self {
             name,
+            room: info.max_entries(),
             map: Arc::new(copy.map_err(|error| failed(error.into()))?),
             of: std::marker::PhantomData,
         })
@@ -60,7 +63,8 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
         let mut refusals = Vec::new();
         let mut at = 0;
         while at < keys.len() {
-            let (written, result) = bpf::update_batch(self.map.as_fd(), &keys[at..], &values[at..]);
+            let (written, result) =
+                bpf::update_batch(self.map.as_fd(), &keys[at..], &values[at..], 0);
             at += written;
             if let Err(error) = result {
                 let error = TableError {
@@ -91,9 +95,27 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
     }
 }
 
+impl<V: Pod + Zeroable> Elements<u32, V> {
+    /// Reads an element of an array while no program holds its lock.
+    pub(super) fn get(&self, index: u32) -> io::Result<V> {
+        let (mut indices, mut values) = ([index], [V::zeroed()]);
+        let before = index.checked_sub(1);
+        let flags = bpf::LOCKED;
+        bpf::lookup_batch(self.map.as_fd(), before, &mut indices, &mut values, flags)?;
+        Ok(values[0])
+    }
+
+    /// Writes an element of an array, all but its lock, while no program holds
+    /// that.
+    pub(super) fn set(&self, index: u32, value: &V) -> io::Result<()> {
+        let (indices, values) = ([index], std::slice::from_ref(value));
+        bpf::update_batch(self.map.as_fd(), &indices, values, bpf::LOCKED).1
+    }
+}
+
 impl<K: Pod + Zeroable, V: Pod + Zeroable> Walk<K, V> {
     /// Elements that are read at once.
-    pub(super) const STEP: usize = 4096;
+    const STEP: usize = (1 << 19) / (size_of::<K>() + size_of::<V>());
 
     /// Calls `visit` for the next elements. `true` at the end, after which it
     /// begins anew.
@@ -114,7 +136,8 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Walk<K, V> {
             self.keys.resize(room, K::zeroed());
             self.values.resize(room, V::zeroed());
             let map = self.elements.map.as_fd();
-            let result = bpf::lookup_batch(map, self.position, &mut self.keys, &mut self.values);
+            let (keys, values) = (&mut self.keys, &mut self.values);
+            let result = bpf::lookup_batch(map, self.position, keys, values, 0);
             match result {
                 // More in one bucket than there is room for.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => room *= 2,

@@ -4,30 +4,28 @@
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError};
 use lb_common::{Connection, Life, Tuple};
 
-use super::{
-    Dataplane, DataplaneError, connections::for_each_forward, elements::Elements, pins::Pins,
-};
+use super::{Dataplane, DataplaneError, connections::Table, pins::Pins, sets::Sets};
 
 const NO_EXIST: u64 = 1;
 
-type Table<'a> = BpfHashMap<&'a mut MapData, Tuple, Connection>;
+type Assured<'a> = BpfHashMap<&'a mut MapData, Tuple, Connection>;
 
 /// What earlier agents left that had tables of other sizes.
 #[derive(Debug, Default)]
 pub(super) struct Former {
-    assured: Vec<Elements<Tuple, Connection>>,
-    unassured: Vec<Elements<Tuple, Connection>>,
+    assured: Vec<Table>,
+    unassured: Vec<Table>,
     copied: bool,
 }
 
 impl Former {
     pub(super) fn find(pins: &Pins) -> Self {
-        let open = |name, kind: fn(MapData) -> Map| {
+        let open = |name, open: fn(MapData) -> Result<Table, DataplaneError>| {
             let mut tables = Vec::new();
             for path in pins.other_sizes(name) {
                 let failed = |source| DataplaneError::Map { map: name, source };
                 let opened = MapData::from_pin(&path).map_err(failed);
-                match opened.and_then(|data| Elements::open(name, &kind(data))) {
+                match opened.and_then(open) {
                     Ok(table) => tables.push(table),
                     Err(error) => tracing::warn!(path = %path.display(), %error, "not read"),
                 }
@@ -35,8 +33,8 @@ impl Former {
             tables
         };
         Self {
-            assured: open("ASSURED", Map::HashMap),
-            unassured: open("UNASSURED", Map::LruHashMap),
+            assured: open("ASSURED", |data| Table::assured(&Map::HashMap(data))),
+            unassured: open("UNASSURED", |data| Table::unassured(&Map::Array(data))),
             copied: false,
         }
     }
@@ -86,25 +84,29 @@ impl Dataplane {
 
     fn try_copy(&mut self) -> Result<u64, DataplaneError> {
         let maps = &mut self.connections;
-        let mut assured = open("ASSURED", &mut maps.assured)?;
-        let mut unassured = open("UNASSURED", &mut maps.unassured)?;
+        let failed = |source| DataplaneError::Map {
+            map: "ASSURED",
+            source,
+        };
+        let mut assured = BpfHashMap::try_from(&mut maps.assured).map_err(failed)?;
+        let unassured = Sets::open(&maps.unassured, &self.settings)?;
         let mut copied = 0;
         for former in &maps.former.assured {
-            for_each_forward(former, |key, connection| {
+            former.for_each_forward(|key, connection| {
                 let other = connection.mirror(&key).0;
                 if copy(&mut assured, key, connection) {
                     // It may have been copied before it was assured.
                     let _ = unassured.remove(&key);
                     let _ = unassured.remove(&other);
                     copied += 1;
-                } else if copy(&mut unassured, key, connection) {
+                } else if copy_unassured(&unassured, key, connection) {
                     copied += 1;
                 }
             })?;
         }
         for former in &maps.former.unassured {
-            for_each_forward(former, |key, connection| {
-                if assured.get(&key, 0).is_err() && copy(&mut unassured, key, connection) {
+            former.for_each_forward(|key, connection| {
+                if assured.get(&key, 0).is_err() && copy_unassured(&unassured, key, connection) {
                     copied += 1;
                 }
             })?;
@@ -113,15 +115,10 @@ impl Dataplane {
     }
 }
 
-fn open<'a>(name: &'static str, map: &'a mut Map) -> Result<Table<'a>, DataplaneError> {
-    BpfHashMap::try_from(map).map_err(|source| DataplaneError::Map { map: name, source })
-}
-
 /// Enters both halves, or brings what is there up to date. `false` if there is
 /// no room.
-fn copy(table: &mut Table<'_>, key: Tuple, connection: Connection) -> bool {
-    let (reply_key, mut reply) = connection.mirror(&key);
-    reply.life = cached(connection.life);
+fn copy(table: &mut Assured<'_>, key: Tuple, connection: Connection) -> bool {
+    let (reply_key, reply) = reply_of(&key, &connection);
     let entered = match table.insert(reply_key, reply, NO_EXIST) {
         Ok(()) => true,
         Err(error) if exists(&error) => false,
@@ -129,7 +126,10 @@ fn copy(table: &mut Table<'_>, key: Tuple, connection: Connection) -> bool {
     };
     match table.insert(key, connection, NO_EXIST) {
         Ok(()) => true,
-        Err(error) if exists(&error) => update(table, key, connection),
+        Err(error) if exists(&error) => match table.get(&key, 0) {
+            Ok(held) if is_later(&connection, &held) => table.insert(key, connection, 0).is_ok(),
+            held => held.is_ok(),
+        },
         Err(_) => {
             if entered {
                 let _ = table.remove(&reply_key);
@@ -139,15 +139,33 @@ fn copy(table: &mut Table<'_>, key: Tuple, connection: Connection) -> bool {
     }
 }
 
-/// Writes the life that is later: packets may have met either table.
-fn update(table: &mut Table<'_>, key: Tuple, connection: Connection) -> bool {
-    let Ok(held) = table.get(&key, 0) else {
-        return false;
+/// The same for the other table.
+fn copy_unassured(table: &Sets, key: Tuple, connection: Connection) -> bool {
+    let (reply_key, reply) = reply_of(&key, &connection);
+    let result = match table.get(&key) {
+        Ok(Some(held)) if !is_later(&connection, &held) => return true,
+        Ok(Some(_)) => table.insert(&key, &connection),
+        Ok(None) => table
+            .insert(&reply_key, &reply)
+            .and_then(|()| table.insert(&key, &connection)),
+        Err(error) => Err(error),
     };
+    result.is_ok()
+}
+
+/// Key and value of the backend's direction.
+fn reply_of(key: &Tuple, connection: &Connection) -> (Tuple, Connection) {
+    let (reply_key, mut reply) = connection.mirror(key);
+    reply.life = cached(connection.life);
+    (reply_key, reply)
+}
+
+/// Whether the connection has gone on after it was copied: packets may have met
+/// either table.
+fn is_later(connection: &Connection, held: &Connection) -> bool {
     let (held, found) = (Life::unpack(held.life), Life::unpack(connection.life));
-    let is_later = found.seen != held.seen && held.idle(found.seen) > 0;
-    let moved_on = found.seen == held.seen && found.state > held.state;
-    !(is_later || moved_on) || table.insert(key, connection, 0).is_ok()
+    let was_seen_later = found.seen != held.seen && held.idle(found.seen) > 0;
+    was_seen_later || found.seen == held.seen && found.state > held.state
 }
 
 /// What a backend's half holds as its life.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aya::maps::{HashMap as BpfHashMap, MapData, MapError};
 use lb_common::Holdings;
 
-use super::{Dataplane, DataplaneError, connections::for_each_forward};
+use super::{Dataplane, DataplaneError};
 
 impl Dataplane {
     /// Removes what is counted for a Service that is gone. To be called when it
@@ -22,7 +22,8 @@ impl Dataplane {
     /// between make it wrong by as many.
     pub(super) fn recount_holdings(&mut self) -> Result<(), DataplaneError> {
         let mut counts: HashMap<u32, u64> = HashMap::new();
-        for_each_forward(&self.connection_table()?.assured, |_, connection| {
+        let table = self.connection_table()?.assured;
+        table.for_each_forward(|_, connection| {
             *counts.entry(connection.service).or_default() += 1;
         })?;
         let mut holdings = self.holdings()?;

@@ -37,6 +37,9 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     for map in &pins.maps {
         loader.map_pin_path(map.name, pins.path(map));
         loader.map_max_entries(map.name, map.max_entries);
+        if map.name == "UNASSURED" {
+            loader.override_global("UNASSURED_SETS", &map.max_entries, true);
+        }
     }
     let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
     load_programs(&mut ebpf)?;

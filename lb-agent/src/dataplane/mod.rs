@@ -14,6 +14,7 @@ mod known;
 mod load;
 mod peers;
 mod pins;
+mod sets;
 mod settings;
 mod tables;
 mod trace;
@@ -41,6 +42,7 @@ use self::attach::Attachments;
 pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode, XdpModeOption};
 pub use self::collect::{Collector, Tick};
 pub use self::connections::{Census, ConnectionTable, OpenConnection};
+pub use self::sets::Sets;
 use self::{elements::Elements, former::Former, known::Known, pins::Pins};
 use crate::{
     connections::Settings as ConnectionSettings,

@@ -6,7 +6,10 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use lb_common::maps::{self, Map};
+use lb_common::{
+    maps::{self, Map},
+    sets,
+};
 
 use super::bpffs;
 use crate::connections::Limits;
@@ -28,7 +31,7 @@ impl Pins {
             maps: maps::ALL.map(|map| Map {
                 max_entries: match map.name {
                     "ASSURED" => 2 * limits.assured,
-                    "UNASSURED" => 2 * limits.unassured,
+                    "UNASSURED" => sets::sets(2 * limits.unassured),
                     _ => map.max_entries,
                 },
                 ..map
@@ -128,5 +131,5 @@ fn fits(path: &Path, map: &Map) -> bool {
     };
     info.max_entries() == map.max_entries
         && Some(info.key_size()) == size(map.key).map(|size| size + prefix_length)
-        && Some(info.value_size()) == size(map.value)
+        && Some(info.value_size()) == map.value.first().and_then(|layout| size(layout))
 }

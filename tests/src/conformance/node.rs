@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use lb_agent::{
     compile::{Port, PortId, frontend_key},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
@@ -19,7 +18,6 @@ use lb_agent::{
     shortcut::ShortcutOption,
     store::Store,
 };
-use lb_common::{Connection, Tuple};
 
 use super::{
     manifest::Manifest,
@@ -28,7 +26,7 @@ use super::{
 };
 use crate::{
     lab::{Netns, Residue, forwarding},
-    packet::{Place, Returned, pinned, test_run},
+    packet::{Place, Returned, Table, test_run},
 };
 
 /// Longer than what is retired rests.
@@ -180,32 +178,13 @@ impl<'a> Node<'a> {
     }
 
     pub(crate) fn forget_connections(&mut self) -> Result<()> {
-        for (name, kind) in [
-            ("ASSURED", Map::HashMap as fn(MapData) -> Map),
-            ("UNASSURED", Map::LruHashMap),
-        ] {
-            let mut table = self.map::<Tuple, Connection>(name, kind)?;
-            let keys: Vec<Tuple> = table.keys().filter_map(Result::ok).collect();
-            for key in keys {
-                // The kernel may have evicted it.
-                let _ = table.remove(&key);
-            }
-        }
-        Ok(())
+        Table::assured(&self.pins)?.clear()?;
+        Table::unassured(&self.pins)?.clear()
     }
 
     /// Forgets which client had which endpoint.
     pub(crate) fn forget_clients(&mut self) -> Result<()> {
         Ok(self.dataplane.forget_clients()?)
-    }
-
-    /// Opens a pinned map once more.
-    fn map<K: aya::Pod, V: aya::Pod>(
-        &self,
-        name: &str,
-        kind: fn(MapData) -> Map,
-    ) -> Result<BpfHashMap<MapData, K, V>> {
-        Ok(BpfHashMap::try_from(kind(pinned(&self.pins, name)?))?)
     }
 
     fn write(&mut self, changes: Vec<(PortId, Option<Port>)>) -> Result<()> {

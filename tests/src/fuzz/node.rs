@@ -20,8 +20,8 @@ use lb_agent::{
     shortcut::ShortcutOption,
 };
 use lb_common::{
-    Affinity, ClientKey, Connection, Fragment, FragmentKey, FrontendKey, Holdings, Hook, Interface,
-    Settings, Tuple, Verdict,
+    Affinity, ClientKey, Fragment, FragmentKey, FrontendKey, Holdings, Hook, Interface, Settings,
+    Verdict,
 };
 use nix::net::if_::if_nameindex;
 
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     lab::{Netns, Residue, forwarding, stay_on_this_cpu},
-    packet::{Place, Returned, context, pinned, wiring},
+    packet::{Place, Returned, Table, context, pinned, wiring},
 };
 
 /// Longer than what is retired rests.
@@ -52,8 +52,8 @@ pub(crate) struct Node {
     pub(super) reconciler: Reconciler,
     pub(super) now: Duration,
     pub(super) counters: Counters,
-    pub(super) assured: BpfHashMap<MapData, Tuple, Connection>,
-    pub(super) unassured: BpfHashMap<MapData, Tuple, Connection>,
+    pub(super) assured: Table,
+    pub(super) unassured: Table,
     pub(super) fragments: BpfHashMap<MapData, FragmentKey, Fragment>,
     pub(super) holdings: BpfHashMap<MapData, u32, Holdings>,
     pub(super) settings: Array<MapData, Settings>,
@@ -125,8 +125,6 @@ impl Node {
         unpin_links(pins)?;
         drop(dataplane);
         let dataplane = Dataplane::open(options)?;
-        let assured = Map::HashMap(pinned(pins, "ASSURED")?);
-        let unassured = Map::LruHashMap(pinned(pins, "UNASSURED")?);
         let fragments = Map::LruHashMap(pinned(pins, "FRAGMENTS")?);
         let holdings = Map::HashMap(pinned(pins, "HOLDINGS")?);
         let settings = Map::Array(pinned(pins, "SETTINGS")?);
@@ -139,8 +137,8 @@ impl Node {
             reconciler: Reconciler::new(Snapshot::default()),
             now: Duration::ZERO,
             counters: Counters::new(pinned(pins, "COUNTERS")?)?,
-            assured: BpfHashMap::try_from(assured)?,
-            unassured: BpfHashMap::try_from(unassured)?,
+            assured: Table::assured(pins)?,
+            unassured: Table::unassured(pins)?,
             fragments: BpfHashMap::try_from(fragments)?,
             holdings: BpfHashMap::try_from(holdings)?,
             settings: Array::try_from(settings)?,
@@ -173,7 +171,7 @@ impl Node {
         let mut collector = self
             .dataplane
             .collector(&self.options.connections.timeouts)?;
-        collector.tick()?;
+        while collector.tick()?.unassured.is_none() {}
         Ok(())
     }
 

@@ -1,12 +1,13 @@
 //! What the programs remember, read and changed behind their back.
 
-use std::{io, net::IpAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use lb_common::{ClientKey, Connection, FragmentKey, Interface};
 
 use super::{flow::Flow, model::Key, node::Node};
+use crate::packet::found;
 
 /// Buckets of clients that refusals are limited by.
 const BUCKETS: u32 = 256;
@@ -18,7 +19,7 @@ impl Node {
     pub(crate) fn connection(&self, flow: &Flow) -> Result<Option<(Connection, bool)>> {
         let key = flow.key();
         for (table, is_assured) in [(&self.assured, true), (&self.unassured, false)] {
-            if let Some(connection) = found(table.get(&key, 0))? {
+            if let Some(connection) = table.get(&key)? {
                 return Ok(Some((connection, is_assured)));
             }
         }
@@ -27,19 +28,18 @@ impl Node {
 
     /// Every flow in the tables.
     pub(crate) fn flows(&self) -> Result<Vec<Flow>> {
-        let keys = self.assured.keys().chain(self.unassured.keys());
-        let flows = keys.map(|key| key.map(|key| Flow::from(&key)));
-        flows.collect::<Result<_, _>>().context("connections")
+        let keys = [self.assured.keys()?, self.unassured.keys()?];
+        Ok(keys.iter().flatten().map(Flow::from).collect())
     }
 
     pub(crate) fn forget(&mut self, flow: &Flow) -> Result<()> {
-        found(self.assured.remove(&flow.key()))?;
+        self.assured.remove(&flow.key())?;
         self.evict(flow)
     }
 
-    /// Does what the kernel does when it needs room.
+    /// Does what the programs do when they need room.
     pub(crate) fn evict(&mut self, flow: &Flow) -> Result<()> {
-        found(self.unassured.remove(&flow.key()))?;
+        self.unassured.remove(&flow.key())?;
         Ok(())
     }
 
@@ -48,11 +48,11 @@ impl Node {
         let second = self.settings.get(&0, 0)?.second;
         let key = flow.key();
         for table in [&mut self.assured, &mut self.unassured] {
-            if let Some(mut connection) = found(table.get(&key, 0))? {
+            if let Some(mut connection) = table.get(&key)? {
                 let (state, seen) = (connection.life >> 32, connection.life as u32);
                 let seen = seen.wrapping_sub((seconds as u32).wrapping_mul(second));
                 connection.life = state << 32 | u64::from(seen);
-                table.insert(key, connection, 0)?;
+                table.insert(&key, &connection)?;
             }
         }
         Ok(())
@@ -146,18 +146,6 @@ impl Node {
             self.interfaces.insert(index, record, 0)?;
         }
         Ok(())
-    }
-}
-
-/// `None` if there is no such element.
-fn found<T>(result: Result<T, MapError>) -> Result<Option<T>, MapError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 

@@ -8,6 +8,7 @@ mod hook;
 mod icmp;
 mod pin;
 pub mod sctp;
+mod table;
 #[cfg(test)]
 mod tests;
 pub mod wiring;
@@ -17,3 +18,4 @@ pub use fragment::fragments;
 pub use hook::{Place, Returned, action, at, context, test_run};
 pub use icmp::{Icmp, quote};
 pub use pin::pinned;
+pub use table::{Table, found};

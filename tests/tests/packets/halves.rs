@@ -113,7 +113,7 @@ fn check(line: &mut Line<'_>, (protocol, state, half, packet, verdict, after): R
 fn without_life(connection: Connection) -> Connection {
     Connection {
         life: 0,
-        hop: Hop::NONE,
+        hop: Hop::default(),
         ..connection
     }
 }

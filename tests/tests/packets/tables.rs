@@ -1,15 +1,13 @@
 //! The connection tables, read and changed past the programs.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known};
-use lb_tests::lab::Protocol;
+use lb_tests::{
+    lab::Protocol,
+    packet::{Table as Elements, pinned},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
@@ -21,8 +19,6 @@ impl Table {
     const ALL: [Self; 2] = [Self::Assured, Self::Unassured];
 }
 
-type Elements = HashMap<MapData, Tuple, Connection>;
-
 pub(crate) struct Tables {
     assured: Elements,
     unassured: Elements,
@@ -33,10 +29,10 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn open(pins: &Path) -> Self {
-        let data = |name| MapData::from_pin(pin(pins, name)).unwrap();
+        let data = |name| pinned(pins, name).unwrap();
         Self {
-            assured: Map::HashMap(data("ASSURED")).try_into().unwrap(),
-            unassured: Map::LruHashMap(data("UNASSURED")).try_into().unwrap(),
+            assured: Elements::assured(pins).unwrap(),
+            unassured: Elements::unassured(pins).unwrap(),
             holdings: Map::HashMap(data("HOLDINGS")).try_into().unwrap(),
             settings: Map::Array(data("SETTINGS")).try_into().unwrap(),
             known: Map::Array(data("KNOWN")).try_into().unwrap(),
@@ -45,7 +41,7 @@ impl Tables {
 
     /// Where the element of this key is, and what it holds.
     pub(crate) fn find(&self, key: &Tuple) -> Option<(Table, Connection)> {
-        let found = Table::ALL.map(|table| Some((table, self.of(table).get(key, 0).ok()?)));
+        let found = Table::ALL.map(|table| Some((table, self.of(table).get(key).unwrap()?)));
         let [assured, unassured] = found;
         assert!(
             assured.is_none() || unassured.is_none(),
@@ -55,7 +51,7 @@ impl Tables {
     }
 
     pub(crate) fn is_in(&self, table: Table, key: &Tuple) -> bool {
-        self.of(table).get(key, 0).is_ok()
+        self.of(table).get(key).unwrap().is_some()
     }
 
     pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
@@ -65,17 +61,17 @@ impl Tables {
             let bits = self.known.get(&index, 0).unwrap();
             self.known.set(index, bits | bit, 0).unwrap();
         }
-        self.of_mut(table).insert(key, connection, 0).unwrap();
+        self.of_mut(table).insert(key, connection).unwrap();
     }
 
     pub(crate) fn remove(&mut self, key: &Tuple) -> (Table, Connection) {
         let (table, connection) = self.find(key).unwrap();
-        self.of_mut(table).remove(key).unwrap();
+        assert!(self.of_mut(table).remove(key).unwrap());
         (table, connection)
     }
 
     pub(crate) fn remove_from(&mut self, table: Table, key: &Tuple) {
-        self.of_mut(table).remove(key).unwrap();
+        assert!(self.of_mut(table).remove(key).unwrap());
     }
 
     /// Lets the connection of which this is a key have been seen last so long
@@ -93,7 +89,7 @@ impl Tables {
     }
 
     pub(crate) fn count(&self, table: Table) -> usize {
-        self.of(table).keys().count()
+        self.of(table).keys().unwrap().len()
     }
 
     /// Whether the programs look for the key in the tables.
@@ -113,11 +109,7 @@ impl Tables {
     /// Forgets all connections.
     pub(crate) fn clear(&mut self) {
         for table in Table::ALL {
-            let elements = self.of_mut(table);
-            let keys: Vec<Tuple> = elements.keys().map(Result::unwrap).collect();
-            for key in keys {
-                elements.remove(&key).unwrap();
-            }
+            self.of_mut(table).clear().unwrap();
         }
         let services: Vec<u32> = self.holdings.keys().map(Result::unwrap).collect();
         for service in services {
@@ -176,16 +168,4 @@ pub(crate) fn tuple(protocol: Protocol, source: SocketAddr, destination: SocketA
         },
         ..Tuple::default()
     }
-}
-
-/// A fingerprint ends its name.
-fn pin(pins: &Path, name: &str) -> PathBuf {
-    let prefix = format!("{name}_");
-    let entries = fs::read_dir(pins.join("maps")).unwrap();
-    let mut paths = entries.map(|entry| entry.unwrap().path());
-    let is_it = |path: &PathBuf| {
-        let name = path.file_name().unwrap().to_string_lossy();
-        name.starts_with(&prefix)
-    };
-    paths.find(is_it).unwrap()
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     Ebpf,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, ProgramArray},
+    maps::{Array, MapData, ProgramArray},
     programs::{Program, ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use bytemuck::{Pod, Zeroable};
@@ -26,13 +26,13 @@ use lb_agent::{
     shortcut::ShortcutOption,
     sorted::SortedSet,
 };
-use lb_common::{Connection, Hook, Tuple, Verdict};
+use lb_common::{Hook, Verdict};
 use nix::net::if_::if_nameindex;
 
 use crate::{
     lab::{self, Netns, Residue, forwarding, stay_on_this_cpu},
     packet::{
-        Place, at, context, pinned,
+        Place, Table, at, context,
         wiring::{self, outer},
     },
 };
@@ -48,7 +48,7 @@ pub(super) struct Node {
     reconciler: Reconciler,
     replay: Ebpf,
     template: Array<MapData, Template>,
-    unassured: BpfHashMap<MapData, Tuple, Connection>,
+    unassured: Table,
     collector: Collector,
     indices: BTreeMap<String, u32>,
 }
@@ -136,7 +136,7 @@ impl Node {
             reconciler: Reconciler::new(Snapshot::default()),
             template: Array::try_from(template)?,
             collector,
-            unassured: Map::LruHashMap(pinned(&options.bpffs, "UNASSURED")?).try_into()?,
+            unassured: Table::unassured(&options.bpffs)?,
             replay,
             indices,
         })
@@ -240,8 +240,10 @@ impl Node {
         };
         let after = self.dataplane.counters()?;
         let times = counted(&after) - counted(&before);
+        // Of new flows, some share a set with too many others.
+        let forgotten = u64::from(repeat) / 500;
         ensure!(
-            times == u64::from(repeat),
+            (u64::from(repeat) - forgotten..=u64::from(repeat)).contains(&times),
             "{place:?}: {} of {repeat} packets were {}: {after:?}",
             times,
             verdict.name()
@@ -252,10 +254,7 @@ impl Node {
     /// Empties the table of connections of which only one side was heard, and does
     /// what an agent does every second.
     pub(super) fn settle(&mut self) -> Result<()> {
-        let keys: Result<Vec<_>, _> = self.unassured.keys().collect();
-        for key in keys? {
-            self.unassured.remove(&key)?;
-        }
+        self.unassured.clear()?;
         // The walk that has begun before goes to its end, and then another one.
         for _ in 0..2 {
             while self.collector.tick()?.unassured.is_none() {}

@@ -1,7 +1,5 @@
 //! Connections put into the tables past the programs.
 
-use std::fs;
-
 use aya::{
     maps::{HashMap, Map, MapData},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
@@ -11,6 +9,8 @@ use lb_common::{
     collection::{ASSURED, HEADER, ROOM, answer},
 };
 
+use lb_tests::packet::{Table, pinned};
+
 use crate::rig::Rig;
 
 pub(crate) const SERVICE: u32 = 7;
@@ -18,27 +18,17 @@ pub(crate) const SERVICE: u32 = 7;
 /// The tables, and the program that collects from them.
 pub(crate) struct Held {
     pub(crate) rig: Rig,
-    tables: [HashMap<MapData, Tuple, Connection>; 2],
+    tables: [Table; 2],
     holdings: HashMap<MapData, u32, Holdings>,
     second: u32,
 }
 
 impl Held {
     pub(crate) fn new(rig: Rig, second: u32) -> Self {
-        let pins = rig.pins().join("maps");
-        let open = |name: &str| {
-            let entries = fs::read_dir(&pins).unwrap();
-            let mut paths = entries.map(|entry| entry.unwrap().path());
-            let prefix = format!("{name}_");
-            let is_it = |file: &str| file.starts_with(&prefix);
-            let path = paths.find(|path| is_it(path.file_name().unwrap().to_str().unwrap()));
-            MapData::from_pin(path.unwrap()).unwrap()
-        };
-        let tables = [
-            Map::HashMap(open("ASSURED")).try_into().unwrap(),
-            Map::LruHashMap(open("UNASSURED")).try_into().unwrap(),
-        ];
-        let holdings = Map::HashMap(open("HOLDINGS")).try_into().unwrap();
+        let pins = rig.pins();
+        let tables = [Table::assured, Table::unassured].map(|open| open(&pins).unwrap());
+        let holdings = Map::HashMap(pinned(&pins, "HOLDINGS").unwrap());
+        let holdings = holdings.try_into().unwrap();
         Self {
             rig,
             tables,
@@ -67,21 +57,19 @@ impl Held {
     }
 
     pub(crate) fn put(&mut self, table: u32, key: &Tuple, connection: &Connection) {
-        self.tables[table as usize]
-            .insert(key, connection, 0)
-            .unwrap();
+        self.tables[table as usize].insert(key, connection).unwrap();
     }
 
     pub(crate) fn remove(&mut self, table: u32, key: &Tuple) {
-        self.tables[table as usize].remove(key).unwrap();
+        assert!(self.tables[table as usize].remove(key).unwrap());
     }
 
     pub(crate) fn get(&self, table: u32, key: &Tuple) -> Option<Connection> {
-        self.tables[table as usize].get(key, 0).ok()
+        self.tables[table as usize].get(key).unwrap()
     }
 
     pub(crate) fn elements(&self, table: u32) -> usize {
-        self.tables[table as usize].keys().count()
+        self.tables[table as usize].keys().unwrap().len()
     }
 
     /// Assured connections of a Service, as the programs count them.

@@ -1,0 +1,182 @@
+//! The table of unassured connections: sets of a few elements. A hash of its key
+//! says in which set an element is. Where a set is full, a new element takes the
+//! place of the one that was seen last the longest ago.
+//!
+//! The hash is keyed: who could choose packets that share a set could have any
+//! connection in it forgotten.
+
+use crate::{connection::Connection, connection::Tuple, layout::layout};
+
+/// Elements of a set.
+pub const WAYS: usize = 7;
+
+/// How many sets there are for so many elements. The hash fills sets unevenly: of
+/// as many elements as they are for, 2 % are more than their set takes; of half as
+/// many, 0.07 %.
+#[must_use]
+pub const fn sets(elements: u32) -> u32 {
+    elements.div_ceil(WAYS.div_ceil(2) as u32)
+}
+
+layout! {
+    /// A whole number of cache lines, the first of which says what is in the rest.
+    pub struct Set: 1152 {
+        pub lock: bpf_spin_lock,
+        pub reserved: u32,
+        pub marks: [Mark; WAYS],
+        pub elements: [Element; WAYS],
+        pub reserved2: [u64; 3],
+    }
+}
+
+/// Where the marks begin in a [`Set`], and the elements, in bytes.
+pub const MARKS: usize = core::mem::offset_of!(Set, marks);
+pub const ELEMENTS: usize = core::mem::offset_of!(Set, elements);
+
+layout! {
+    pub struct Element: 152 {
+        pub key: Tuple,
+        pub connection: Connection,
+    }
+}
+
+layout! {
+    /// What the kernel knows by this name (`linux/bpf.h`): to be held by programs
+    /// that change which elements a set has.
+    pub struct bpf_spin_lock: 4 {
+        pub val: u32,
+    }
+}
+
+layout! {
+    /// One word: the element's tag, or 0 if there is none (upper half), a version
+    /// (eight bits), and the lower bits of the jiffies when it was seen last.
+    pub struct Mark: 8 {
+        pub word: u64,
+    }
+}
+
+impl Mark {
+    const VERSION: u32 = 24;
+    /// Of the jiffies, those that a mark holds.
+    const SEEN: u32 = (1 << Self::VERSION) - 1;
+    /// More than [`Self::idle`] of any element.
+    pub const FREE: u32 = 1 << Self::VERSION;
+
+    /// In place of `self`, for an element with this tag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self, tag: u32, now: u32) -> Self {
+        let version = (self.word as u32).wrapping_add(Self::FREE) & !Self::SEEN;
+        Self {
+            word: (tag as u64) << 32 | (version | now & Self::SEEN) as u64,
+        }
+    }
+
+    /// In place of `self`, for no element.
+    #[inline(always)]
+    #[must_use]
+    pub const fn cleared(self) -> Self {
+        Self {
+            word: (self.word as u32 & !Self::SEEN) as u64,
+        }
+    }
+
+    /// The same element, seen now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seen(self, now: u32) -> Self {
+        Self {
+            word: self.word & !(Self::SEEN as u64) | (now & Self::SEEN) as u64,
+        }
+    }
+
+    /// Whether both are of the same element.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(self, other: Self) -> bool {
+        (self.word ^ other.word) & !(Self::SEEN as u64) == 0
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(self) -> u32 {
+        (self.word >> 32) as u32
+    }
+
+    /// Jiffies since the element was seen last, as far as the mark can tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn idle(self, now: u32) -> u32 {
+        now.wrapping_sub(self.word as u32) & Self::SEEN
+    }
+}
+
+/// Where to look for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Index of the set.
+    pub set: u32,
+    /// Not 0. A set has one element of a tag at most.
+    pub tag: u32,
+}
+
+/// Words that the keyed hash takes.
+pub const SECRET: usize = 10;
+
+impl Place {
+    /// NH of the secret (RFC 4418, section 5.2.2), mixed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(key: &Tuple, secret: &[u32; SECRET], sets: u32) -> Self {
+        const fn product(a: u32, b: u32) -> u64 {
+            (a as u64).wrapping_mul(b as u64)
+        }
+        let [a, b, c, d] = key.source.words;
+        let [e, f, g, h] = key.destination.words;
+        let ports = (key.source_port as u32) << 16 | key.destination_port as u32;
+        let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = *secret;
+        let sum = product(a.wrapping_add(k0), b.wrapping_add(k1))
+            .wrapping_add(product(c.wrapping_add(k2), d.wrapping_add(k3)))
+            .wrapping_add(product(e.wrapping_add(k4), f.wrapping_add(k5)))
+            .wrapping_add(product(g.wrapping_add(k6), h.wrapping_add(k7)))
+            .wrapping_add(product(
+                ports.wrapping_add(k8),
+                (key.protocol as u32).wrapping_add(k9),
+            ));
+        let mixed = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            set: ((mixed >> 32).wrapping_mul(sets as u64) >> 32) as u32,
+            tag: mixed as u32 | 1,
+        }
+    }
+}
+
+impl Set {
+    /// Keys and connections that are there.
+    pub fn iter(&self) -> impl Iterator<Item = &Element> {
+        let all = self.marks.iter().zip(&self.elements);
+        let taken = all.filter(|(mark, _)| mark.tag() != 0);
+        taken.map(|(_, element)| element)
+    }
+
+    /// Index of the element with this key.
+    #[must_use]
+    pub fn find(&self, key: &Tuple) -> Option<usize> {
+        (0..WAYS).find(|&way| self.marks[way].tag() != 0 && self.elements[way].key == *key)
+    }
+
+    /// Index of what makes room for an element with this tag: the one that has it,
+    /// or the one that was seen last the longest ago.
+    #[must_use]
+    pub fn room(&self, tag: u32, now: u32) -> usize {
+        let rank = |mark: Mark| match mark.tag() {
+            held if held == tag => Mark::FREE + 1,
+            0 => Mark::FREE,
+            _ => mark.idle(now),
+        };
+        (0..WAYS)
+            .max_by_key(|&way| rank(self.marks[way]))
+            .unwrap_or_default()
+    }
+}
