@@ -22,7 +22,8 @@ layout! {
     /// A whole number of cache lines, the first of which says what is in the rest.
     pub struct Set: 1152 {
         pub lock: bpf_spin_lock,
-        pub reserved: u32,
+        /// Another number whenever an element was entered.
+        pub changes: u32,
         pub marks: [Mark; WAYS],
         pub elements: [Element; WAYS],
         pub reserved2: [u64; 3],
@@ -42,7 +43,7 @@ layout! {
 
 layout! {
     /// What the kernel knows by this name (`linux/bpf.h`): to be held by programs
-    /// that change which elements a set has.
+    /// that enter an element.
     pub struct bpf_spin_lock: 4 {
         pub val: u32,
     }

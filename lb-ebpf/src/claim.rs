@@ -5,7 +5,7 @@ use lb_common::{FrontendKey, Life, State, Tuple, Verdict};
 
 use crate::{
     clock,
-    connections::{self, Entered, Table},
+    connections::{self, Entered},
     known,
     packet::{Packet, Step},
     scratch::{self, Halves, Work, lend},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Source ports tried when the client's own is taken towards a backend.
-const ATTEMPTS: u32 = 16;
+const ATTEMPTS: u64 = 16;
 /// Where they are drawn from: above nodePorts (30000-32767) and above Linux'
 /// default range for the node's own sockets (32768-60999).
 const FIRST_PORT: u32 = 61_000;
@@ -25,12 +25,12 @@ const PORTS: u32 = 4_536;
 pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
     let now = clock::now();
     let is_ours = work.halves.one.translated.source != work.halves.one_key.source;
-    for attempt in 1..=ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
         work.halves.one.life = connections::cached(now);
         work.halves.complete();
         work.halves.other.hop.set(&work.hop_back);
         work.rival.one_key.set(&work.halves.other_key);
-        let is_free = holder(work, is_ours, attempt == ATTEMPTS) == Holder::Nobody as u32;
+        let is_free = holder(work, is_ours, attempt + 1 == ATTEMPTS) == Holder::Nobody as u32;
         if is_free && !(is_ours && packet.has_socket(&work.halves.other_key)) {
             match lend(work, || lb_claim()) {
                 CLAIMED => return Ok(()),
@@ -68,25 +68,11 @@ extern "C" fn lb_claim() -> u32 {
     let Ok(scratch) = scratch::get() else {
         return FULL;
     };
-    let halves = &mut scratch.work.halves;
-    match connections::enter(Table::Unassured, &halves.other_key, &halves.other) {
-        Entered::Done => follow_up(halves),
+    match connections::open(&mut scratch.work.halves) {
+        Entered::Done => CLAIMED,
         Entered::Taken => TAKEN,
         Entered::Refused => FULL,
     }
-}
-
-/// The reply is in first, so a connection that answers a lookup is whole.
-#[inline(always)]
-fn follow_up(halves: &mut Halves) -> u32 {
-    let Halves { one_key, one, .. } = halves;
-    one.life = connections::opening(clock::now());
-    one.check = one_key.check();
-    if connections::replace(one_key, one) {
-        return CLAIMED;
-    }
-    connections::remove(Table::Unassured, &halves.other_key);
-    FULL
 }
 
 /// Who has `work.rival.one_key`; a frontend only matters where the packet would

@@ -9,7 +9,7 @@ use lb_common::{Connection, Hop, Life, Signal, State, Tuple, lifecycle, maps};
 use crate::{
     atomic, clock, holdings, known,
     scratch::{self, Halves, Work, barrier, lend, settled},
-    sets,
+    sets::{self, Seat, Seated},
     words::{copy_connection, is_same},
 };
 
@@ -112,7 +112,11 @@ pub(crate) fn life_of(table: Table, halves: &mut Halves) -> Option<u64> {
 pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Entered {
     known::note(connection.check);
     if table == Table::Unassured {
-        return sets::enter(key, connection, false);
+        let now = clock::now();
+        return match sets::seat(key, now) {
+            Some(seat) => take(seat, key, connection, false, now),
+            None => Entered::Refused,
+        };
     }
     match ASSURED.insert(key, connection, BPF_NOEXIST.into()) {
         Ok(()) => Entered::Done,
@@ -121,11 +125,54 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
     }
 }
 
-/// Enters an unassured element in place of whatever has its key.
+/// Enters a new connection, of which `halves.one` is the client's direction, in
+/// place of whatever has its key, if the other's is free. The reply is in first, so
+/// a connection that answers a lookup is whole.
 #[inline(always)]
-pub(crate) fn replace(key: &Tuple, connection: &Connection) -> bool {
-    known::note(connection.check);
-    matches!(sets::enter(key, connection, true), Entered::Done)
+pub(crate) fn open(halves: &mut Halves) -> Entered {
+    let Halves {
+        one_key,
+        one,
+        other_key,
+        other,
+    } = halves;
+    let now = clock::now();
+    one.life = opening(now);
+    one.check = one_key.check();
+    known::note(other.check);
+    known::note(one.check);
+    let Some(reply) = sets::seat(other_key, now) else {
+        return Entered::Refused;
+    };
+    let Some(forward) = sets::seat(one_key, now) else {
+        return Entered::Refused;
+    };
+    match take(reply, other_key, other, false, now) {
+        Entered::Done => {}
+        entered => return entered,
+    }
+    let entered = take(forward, one_key, one, true, now);
+    if !matches!(entered, Entered::Done) {
+        sets::remove(other_key);
+    }
+    entered
+}
+
+/// Enters an unassured element where there is a seat for it.
+#[inline(always)]
+fn take(mut seat: Seat, key: &Tuple, connection: &Connection, replaces: bool, now: u32) -> Entered {
+    for _ in 0..TRIES {
+        match sets::sit(seat, key, connection, replaces, now) {
+            Seated::Done => return Entered::Done,
+            Seated::Taken => return Entered::Taken,
+            Seated::Late => {}
+        }
+        let Some(another) = sets::seat(key, now) else {
+            break;
+        };
+        seat = another;
+    }
+    Entered::Refused
 }
 
 /// Notes where the packets with this key go.

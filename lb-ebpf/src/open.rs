@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     affinity,
-    claim::{claim, is_claimed},
+    claim::{self, is_claimed},
     connections::{self, Table},
     family::Family,
     fragments,
@@ -30,7 +30,31 @@ enum Client {
     Node,
 }
 
-/// Handles the packet in the scratch as the first one of a connection.
+/// How the packet goes on that [`open`] has planned for.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Departure {
+    /// By a way that is to be found.
+    Unknown = 0,
+    /// By the route in the scratch.
+    Found = 1,
+    /// To the backend that its flow had before.
+    Kept = 2,
+}
+
+impl Departure {
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Unknown,
+            1 => Self::Found,
+            _ => Self::Kept,
+        }
+    }
+}
+
+/// Plans the connection of which the packet in the scratch is the first one, and
+/// leaves it there, to be claimed: the action of the outcome is a [`Departure`].
 #[inline(always)]
 pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
     let Scratch {
@@ -43,24 +67,57 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
     if headers.shape.is_later != 0 {
         return Err(fragments::without_connection(packet, headers));
     }
-    match enter::<P, F>(packet, headers, work) {
-        Ok(found) => send::<P, F>(packet, headers, &work.halves.one, found),
+    let departure = match plan::<P, F>(packet, headers, work) {
         // A flow keeps its old backend as long as there is no other.
-        Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => {
-            let table = work.found.ok_or(Verdict::Rejected)?;
-            match follow::<P, F>(packet, headers, work, table, Verdict::Forward) {
-                Err(Verdict::Opened) => Err(Verdict::Rejected),
-                result => result,
-            }
-        }
-        Err(verdict) => Err(verdict),
-    }
+        Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => Departure::Kept,
+        departure => departure?,
+    };
+    Ok(Outcome::new(Verdict::Opened, departure as i32))
 }
 
-/// Chooses a backend and how to reach it, and enters the connection in place
-/// of the one that the client had on these ports.
+/// Enters the connection that is planned.
 #[inline(always)]
-fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
+pub(crate) fn claim<P: Packet>(packet: &P) -> Step<Outcome> {
+    claim::claim(packet, &mut scratch::get()?.work)?;
+    Ok(Outcome::new(Verdict::Opened, P::PASS))
+}
+
+/// Sends the packet the way that was planned.
+#[inline(always)]
+pub(crate) fn depart<P: Packet, F: Family>(packet: &P, departure: u32) -> Step<Outcome> {
+    let Scratch {
+        tuple, shape, work, ..
+    } = scratch::get()?;
+    let headers = &Headers {
+        tuple,
+        shape: shape.checked(),
+    };
+    let way = match Departure::from_number(departure) {
+        Departure::Unknown => Way::Unknown,
+        Departure::Found => Way::Found,
+        Departure::Kept => {
+            let table = work.found.ok_or(Verdict::Rejected)?;
+            return match follow::<P, F>(packet, headers, work, table, Verdict::Forward) {
+                Err(Verdict::Opened) => Err(Verdict::Rejected),
+                result => result,
+            };
+        }
+    };
+    let found = Found {
+        verdict: Verdict::Opened,
+        way,
+    };
+    send::<P, F>(packet, headers, &work.halves.one, found)
+}
+
+/// Chooses a backend and how to reach it. The connection that the client had on
+/// these ports goes.
+#[inline(always)]
+fn plan<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    work: &mut Work,
+) -> Step<Departure> {
     let key = headers.tuple;
     let frontend = match services::find(key) {
         Err(Verdict::NoFrontend) => return miss::<P, F>(packet, headers, work),
@@ -127,15 +184,13 @@ fn enter<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Wor
         }
         Client::Node => plan_node::<P, F>(packet, key, work)?,
     }
-    claim(packet, work)?;
     let is_routed = work.halves.one.path == Path::Route as u8 && work.resolved;
-    Ok(Found {
-        verdict: Verdict::Opened,
-        way: match is_routed && route::fits_any::<P, F>(packet, headers)? {
-            true => Way::Found,
-            false => Way::Unknown,
+    Ok(
+        match is_routed && route::fits_any::<P, F>(packet, headers)? {
+            true => Departure::Found,
+            false => Departure::Unknown,
         },
-    })
+    )
 }
 
 /// Removes what the client had on these ports before.
@@ -158,7 +213,11 @@ fn discard_old(work: &mut Work) -> Step<()> {
 
 /// What becomes of a packet that no frontend stands for.
 #[inline(always)]
-fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work) -> Step<Found> {
+fn miss<P: Packet, F: Family>(
+    packet: &P,
+    headers: &Headers<'_>,
+    work: &mut Work,
+) -> Step<Departure> {
     let tuple = headers.tuple;
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
@@ -166,7 +225,7 @@ fn miss<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>, work: &mut Work
     discard_old(work)?;
     // A backend that left its Service may have connections from there.
     if tuple.protocol != UDP && enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
-        return open_direct(packet, tuple, work);
+        return Ok(plan_direct::<P>(tuple, work));
     }
     Err(reject_service::<P, F>(packet, tuple))
 }
@@ -180,7 +239,7 @@ fn meet<P: Packet, F: Family>(
     headers: &Headers<'_>,
     work: &mut Work,
     client: &Client,
-) -> Step<Found> {
+) -> Step<Departure> {
     let tuple = headers.tuple;
     if !headers.starts_flow() {
         return Err(Verdict::NoFrontend);
@@ -195,7 +254,7 @@ fn meet<P: Packet, F: Family>(
     if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse()) {
         return Err(Verdict::NoFrontend);
     }
-    open_direct(packet, tuple, work)
+    Ok(plan_direct::<P>(tuple, work))
 }
 
 #[inline(always)]
@@ -210,11 +269,11 @@ fn client<P: Packet>(packet: &P) -> Client {
     }
 }
 
-/// Enters a connection to a backend itself. The client gets another port towards
+/// Plans a connection to a backend itself. The client gets another port towards
 /// it if from its own it has a connection through a frontend, or another client
 /// has.
 #[inline(always)]
-fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Found> {
+fn plan_direct<P: Packet>(key: &Tuple, work: &mut Work) -> Departure {
     let flags = match P::HOOK {
         Hook::Xdp | Hook::TcIngress => Connection::DIRECT | Connection::AT_EGRESS,
         Hook::TcEgress => Connection::DIRECT,
@@ -222,11 +281,7 @@ fn open_direct<P: Packet>(packet: &P, key: &Tuple, work: &mut Work) -> Step<Foun
     hop::clear(&mut work.hop_back);
     work.halves.one_key.set(key);
     begin(&mut work.halves.one, key, flags);
-    claim(packet, work)?;
-    Ok(Found {
-        verdict: Verdict::Opened,
-        way: Way::Unknown,
-    })
+    Departure::Unknown
 }
 
 /// A connection to where its packets are addressed already.

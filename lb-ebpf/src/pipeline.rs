@@ -14,7 +14,7 @@ use crate::{
     family::{Family, V4, V6},
     headers::{Headers, IPV4, IPV6, Shape, UDP, ethernet, transport},
     hop, interfaces,
-    open::enters_here,
+    open::{Departure, enters_here},
     packet::{Outcome, Packet, Step, end, write_macs},
     rewrite::rewrite,
     route::{self, Answer, LOOPBACK, sendable},
@@ -158,14 +158,32 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
 /// Leaves the packet whose headers are in the scratch to subprograms.
 #[inline(always)]
 fn hand_on<P: Subprograms, F: Family>(packet: &P, found: Option<Table>) -> Outcome {
-    let mut outcome = match found {
-        Some(_) => packet.track::<F>(),
-        None => packet.open::<F>(),
-    };
-    if found.is_some() && outcome.verdict() == OPENED {
-        outcome = packet.open::<F>();
+    let mut outcome = Outcome::new(Verdict::Opened, P::PASS);
+    if found.is_some() {
+        outcome = packet.track::<F>();
+    }
+    if outcome.verdict() == OPENED {
+        outcome = begin::<P, F>(packet);
     }
     tell::<P, F>(packet, outcome)
+}
+
+/// Handles the first packet of a connection.
+#[inline(always)]
+fn begin<P: Subprograms, F: Family>(packet: &P) -> Outcome {
+    const KEPT: i32 = Departure::Kept as i32;
+
+    let planned = packet.open::<F>();
+    if planned.verdict() != OPENED {
+        return planned;
+    }
+    if planned.action() != KEPT {
+        let claimed = packet.claim();
+        if claimed.verdict() != OPENED {
+            return claimed;
+        }
+    }
+    packet.depart::<F>(planned.action().cast_unsigned())
 }
 
 /// Tells the sender why the packet, which is as it came, goes no further.

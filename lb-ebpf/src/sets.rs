@@ -1,7 +1,7 @@
 //! The table of unassured connections, as [`lb_common::sets`] lays it out.
 //!
-//! Who changes which elements a set has, holds its lock. Who reads does not, and
-//! looks at the mark once more: it is another one if the element is.
+//! Who enters an element holds the lock of its set. Who reads does not, and looks at
+//! the mark once more: it is another one if the element is.
 
 use core::ptr;
 
@@ -17,9 +17,7 @@ use lb_common::{
 };
 
 use crate::{
-    atomic, clock,
-    connections::Entered,
-    networks,
+    atomic, clock, networks,
     scratch::{barrier, hidden},
     words::{copy_connection, is_same},
 };
@@ -58,6 +56,12 @@ impl Slot {
     }
 
     #[inline(always)]
+    fn write(self, mark: Mark) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(self.mark, mark) };
+    }
+
+    #[inline(always)]
     fn has(self, key: &Tuple) -> bool {
         // SAFETY: the element begins with its key.
         unsafe { is_same(self.element.cast(), key) }
@@ -67,8 +71,9 @@ impl Slot {
 /// The element with this key, and its mark.
 #[inline(always)]
 pub(crate) fn find(key: &Tuple) -> Option<(Slot, Mark)> {
-    let (set, tag) = set(key)?;
-    let slot = slot(set, tagged(set, tag))?;
+    let Place { set, tag } = place(key)?;
+    let way = lb_tagged(set, tag);
+    let slot = slot(UNASSURED.get_ptr_mut(set)?, way)?;
     let mark = slot.mark();
     (mark.tag() == tag && slot.has(key)).then_some((slot, mark))
 }
@@ -83,84 +88,117 @@ pub(crate) fn touch(key: &Tuple, now: u32) {
     }
 }
 
+/// Where an element goes, unless another is faster.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    set: *mut Set,
+    slot: Slot,
+    tag: u32,
+    changes: u32,
+}
+
+/// Finds where an element with this key goes, and has the memory at hand, which is
+/// cold as a rule: to wait for that of two keys takes no longer than for one.
+#[inline(always)]
+pub(crate) fn seat(key: &Tuple, now: u32) -> Option<Seat> {
+    const LINE: usize = 64;
+    let Place { set: index, tag } = place(key)?;
+    let set = UNASSURED.get_ptr_mut(index)?;
+    let changes = changes(set);
+    let slot = slot(set, lb_room(index, tag, now))?;
+    for offset in (0..size_of::<Element>()).step_by(LINE) {
+        // SAFETY: within the element.
+        unsafe { ptr::read_volatile(slot.element.byte_add(offset).cast::<u64>()) };
+    }
+    Some(Seat {
+        set,
+        slot,
+        tag,
+        changes,
+    })
+}
+
+/// What became of an element that was to take a seat.
+pub(crate) enum Seated {
+    Done,
+    /// There is another with this key.
+    Taken,
+    /// The set is another one by now: to be tried again.
+    Late,
+}
+
 /// Enters an element; `replaces` the one that has the key.
 #[inline(always)]
-pub(crate) fn enter(key: &Tuple, connection: &Connection, replaces: bool) -> Entered {
-    let now = clock::now();
-    let Some((set, tag)) = set(key) else {
-        return Entered::Refused;
-    };
-    let guard = guard(set);
+pub(crate) fn sit(
+    seat: Seat,
+    key: &Tuple,
+    connection: &Connection,
+    replaces: bool,
+    now: u32,
+) -> Seated {
+    let guard = guard(seat.set);
     // SAFETY: the set's lock, and no other is held.
     unsafe { lock(guard) };
-    let entered = enter_locked(set, tag, key, connection, replaces, now);
+    let seated = sit_locked(seat, key, connection, replaces, now);
     // SAFETY: as above.
     unsafe { unlock(guard) };
-    entered
+    seated
 }
 
 /// Whether it was there.
 #[inline(always)]
 pub(crate) fn remove(key: &Tuple) -> bool {
-    let Some((set, tag)) = set(key) else {
-        return false;
-    };
-    let guard = guard(set);
-    // SAFETY: the set's lock, and no other is held.
-    unsafe { lock(guard) };
-    let mut removed = false;
-    if let Some(slot) = slot(set, tagged(set, tag))
-        && slot.has(key)
-    {
-        // SAFETY: one aligned word of the map.
-        unsafe { ptr::write_volatile(slot.mark, slot.mark().cleared()) };
-        removed = true;
-    }
-    // SAFETY: as above.
-    unsafe { unlock(guard) };
-    removed
+    // SAFETY: one aligned word of the map. If it fails, the element is gone.
+    find(key).is_some_and(|(slot, mark)| unsafe {
+        atomic::swap(slot.mark.cast(), mark.word, mark.cleared().word)
+    })
 }
 
 #[inline(always)]
-fn enter_locked(
-    set: *mut Set,
-    tag: u32,
+fn sit_locked(
+    Seat {
+        set,
+        slot,
+        tag,
+        changes: seen,
+    }: Seat,
     key: &Tuple,
     connection: &Connection,
     replaces: bool,
     now: u32,
-) -> Entered {
-    let held = tagged(set, tag);
-    let way = match held {
-        NONE => oldest(set, now),
-        held => held,
-    };
-    let Some(slot) = slot(set, way) else {
-        return Entered::Refused;
-    };
-    if held != NONE && !replaces && slot.has(key) {
-        return Entered::Taken;
+) -> Seated {
+    if changes(set) != seen {
+        return Seated::Late;
     }
     let before = slot.mark();
-    // SAFETY: all within the element and its mark, which the lock keeps for us;
-    // who reads meanwhile sees that there is none.
+    if !replaces && before.tag() == tag && slot.has(key) {
+        return Seated::Taken;
+    }
+    slot.write(before.cleared());
+    barrier();
+    // SAFETY: all within the set and the element, which the lock keeps for us; who
+    // reads meanwhile sees by the mark that there is none.
     unsafe {
-        ptr::write_volatile(slot.mark, before.cleared());
-        barrier();
         (*slot.element).key.set(key);
         copy_connection(connection, slot.connection());
-        barrier();
-        ptr::write_volatile(slot.mark, before.next(tag, now));
+        ptr::write_volatile(&raw mut (*set).changes, seen.wrapping_add(1));
     }
-    Entered::Done
+    barrier();
+    slot.write(before.next(tag, now));
+    Seated::Done
 }
 
 #[inline(always)]
-fn set(key: &Tuple) -> Option<(*mut Set, u32)> {
+fn place(key: &Tuple) -> Option<Place> {
     // SAFETY: a constant of the program by the time it runs.
     let sets = unsafe { ptr::read_volatile(&raw const UNASSURED_SETS) };
-    let place = Place::of(key, &networks::settings()?.secret, sets);
-    Some((UNASSURED.get_ptr_mut(place.set)?, place.tag))
+    Some(Place::of(key, &networks::settings()?.secret, sets))
+}
+
+#[inline(always)]
+fn changes(set: *const Set) -> u32 {
+    // SAFETY: one aligned word of the map.
+    unsafe { ptr::read_volatile(&raw const (*set).changes) }
 }
 
 #[inline(always)]
@@ -170,53 +208,60 @@ fn guard(set: *mut Set) -> *mut bpf_spin_lock {
 }
 
 /// No element of a set.
-const NONE: u64 = WAYS as u64;
+const NONE: u32 = WAYS as u32;
 
-/// Index of the element with this tag. Without a branch: the verifier would follow
-/// each of them to the end of the program.
-#[inline(always)]
-fn tagged(set: *const Set, tag: u32) -> u64 {
-    let mut found = NONE;
-    for way in 0..WAYS as u64 {
-        let difference = u64::from(mark_at(set, way).tag() ^ tag);
-        let is_it = all_ones_if_negative(difference.wrapping_sub(1));
-        found ^= (found ^ way) & is_it;
+/// Index of the element with this tag.
+///
+/// A function of its own to the verifier, which looks at it once and not at each
+/// call: hence the linkage. What it says is a number like any other then, and not
+/// one for each way that led to it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
+    let Some(set) = UNASSURED.get_ptr(set) else {
+        return NONE;
+    };
+    (0..NONE)
+        .find(|&way| mark_at(set, way).tag() == tag)
+        .unwrap_or(NONE)
+}
+
+/// Index of what makes room for an element with this tag: the one that has it, or
+/// none, or the one that was seen last the longest ago. As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
+    let Some(set) = UNASSURED.get_ptr(set) else {
+        return NONE;
+    };
+    let (mut way, mut longest) = (0, 0);
+    for at in 0..NONE {
+        let mark = mark_at(set, at);
+        if mark.tag() == tag {
+            return at;
+        }
+        let idle = match mark.tag() {
+            0 => Mark::FREE,
+            _ => mark.idle(now),
+        };
+        if idle >= longest {
+            (way, longest) = (at, idle);
+        }
     }
-    found
-}
-
-/// Index of the element that was seen last the longest ago, or of none. As above.
-#[inline(always)]
-fn oldest(set: *const Set, now: u32) -> u64 {
-    const WAY: u64 = 7;
-    let mut highest = 0_u64;
-    for way in 0..WAYS as u64 {
-        let mark = mark_at(set, way);
-        let is_free = all_ones_if_negative(u64::from(mark.tag()).wrapping_sub(1));
-        let idle = u64::from(mark.idle(now)) | is_free & u64::from(Mark::FREE);
-        let rank = idle << 3 | way;
-        let is_higher = all_ones_if_negative(highest.wrapping_sub(rank));
-        highest ^= (highest ^ rank) & is_higher;
-    }
-    highest & WAY
+    way
 }
 
 #[inline(always)]
-fn all_ones_if_negative(number: u64) -> u64 {
-    hidden((number.cast_signed() >> 63).cast_unsigned())
-}
-
-#[inline(always)]
-fn mark_at(set: *const Set, way: u64) -> Mark {
+fn mark_at(set: *const Set, way: u32) -> Mark {
     // SAFETY: one aligned word of the map.
     unsafe { ptr::read_volatile((&raw const (*set).marks).cast::<Mark>().add(way as usize)) }
 }
 
 #[inline(always)]
-fn slot(set: *mut Set, way: u64) -> Option<Slot> {
+fn slot(set: *mut Set, way: u32) -> Option<Slot> {
     // Hidden from the compiler, which knows that there is no other: the verifier
     // wants to see it.
-    let way = hidden(way) as usize;
+    let way = hidden(way.into()) as usize;
     if way >= WAYS {
         return None;
     }

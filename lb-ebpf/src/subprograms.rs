@@ -11,7 +11,7 @@ use crate::{
     answer::answer,
     closer::look_closer,
     family::{Family, V4, V6},
-    open::open,
+    open::{claim, depart, open},
     packet::{Outcome, Packet},
     pipeline::settle,
     relate::relate,
@@ -25,10 +25,17 @@ pub trait Subprograms: Packet {
     /// which is said by [`lb_common::Verdict::Opened`].
     fn track<F: Family>(&self) -> Outcome;
 
-    /// Handles the packet in the scratch as the first one of a connection,
-    /// unless it is to be refused, which is said by
-    /// [`lb_common::Verdict::Rejected`].
+    /// Plans the connection of which the packet in the scratch is the first one,
+    /// which is said by [`lb_common::Verdict::Opened`], unless it is to be refused,
+    /// which is said by [`lb_common::Verdict::Rejected`].
     fn open<F: Family>(&self) -> Outcome;
+
+    /// Enters the connection that is planned, which is said by
+    /// [`lb_common::Verdict::Opened`].
+    fn claim(&self) -> Outcome;
+
+    /// Sends the packet in the scratch the way that was planned.
+    fn depart<F: Family>(&self, departure: u32) -> Outcome;
 
     /// Answers the packet in the scratch, which is as it came. `why` is a
     /// verdict: nobody serves it, or it can go no further.
@@ -42,8 +49,13 @@ pub trait Subprograms: Packet {
 }
 
 macro_rules! subprograms {
-    ($packet:ty, $context:ident, $again:expr, $($method:ident($($argument:ident)?) = $v4:ident, $v6:ident;)*) => {
+    ($packet:ty, $context:ident, $again:expr, $claim:ident, $($method:ident($($argument:ident)?) = $v4:ident, $v6:ident;)*) => {
         impl Subprograms for $packet {
+            #[inline(always)]
+            fn claim(&self) -> Outcome {
+                Outcome::from_word($claim(self.context().cast()))
+            }
+
             $(
                 #[inline(always)]
                 fn $method<F: Family>(&self $(, $argument: u32)?) -> Outcome {
@@ -54,6 +66,13 @@ macro_rules! subprograms {
                     })
                 }
             )*
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $claim(context: *mut $context) -> u64 {
+            let packet: $packet = $again(context);
+            settle::<$packet>(claim(&packet)).word()
         }
 
         $(
@@ -74,23 +93,26 @@ macro_rules! subprograms {
     };
 }
 
-subprograms!(Xdp, xdp_md, |context| Xdp::new(XdpContext::new(context)),
+subprograms!(Xdp, xdp_md, |context| Xdp::new(XdpContext::new(context)), lb_xdp_claim,
     track() = lb_xdp_track_v4, lb_xdp_track_v6;
     open() = lb_xdp_open_v4, lb_xdp_open_v6;
+    depart(departure) = lb_xdp_depart_v4, lb_xdp_depart_v6;
     answer(why) = lb_xdp_answer_v4, lb_xdp_answer_v6;
     look_closer(network) = lb_xdp_look_closer_v4, lb_xdp_look_closer_v6;
     relate(network) = lb_xdp_relate_v4, lb_xdp_relate_v6;
 );
-subprograms!(Tc<Ingress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
+subprograms!(Tc<Ingress>, __sk_buff, |context| Tc::again(TcContext::new(context)), lb_ingress_claim,
     track() = lb_ingress_track_v4, lb_ingress_track_v6;
     open() = lb_ingress_open_v4, lb_ingress_open_v6;
+    depart(departure) = lb_ingress_depart_v4, lb_ingress_depart_v6;
     answer(why) = lb_ingress_answer_v4, lb_ingress_answer_v6;
     look_closer(network) = lb_ingress_look_closer_v4, lb_ingress_look_closer_v6;
     relate(network) = lb_ingress_relate_v4, lb_ingress_relate_v6;
 );
-subprograms!(Tc<Egress>, __sk_buff, |context| Tc::again(TcContext::new(context)),
+subprograms!(Tc<Egress>, __sk_buff, |context| Tc::again(TcContext::new(context)), lb_egress_claim,
     track() = lb_egress_track_v4, lb_egress_track_v6;
     open() = lb_egress_open_v4, lb_egress_open_v6;
+    depart(departure) = lb_egress_depart_v4, lb_egress_depart_v6;
     answer(why) = lb_egress_answer_v4, lb_egress_answer_v6;
     look_closer(network) = lb_egress_look_closer_v4, lb_egress_look_closer_v6;
     relate(network) = lb_egress_relate_v4, lb_egress_relate_v6;

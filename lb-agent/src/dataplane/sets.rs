@@ -56,6 +56,7 @@ impl Sets {
         set.marks[way] = before.cleared();
         self.write(place, &set)?;
         set.marks[way] = before.next(place.tag, seen);
+        set.changes = set.changes.wrapping_add(1);
         self.write(place, &set)
     }
 
