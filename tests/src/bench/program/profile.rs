@@ -67,3 +67,48 @@ fn profile_own(node: &mut Node, object: &[u8], program: &str, name: &str) -> Res
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::bench::{CallKind, Span, summary};
+
+    #[test]
+    fn small_programs_are_counted_block_by_block() {
+        let object = std::env::var_os("LB_BENCH_OBJECT");
+        let object = PathBuf::from(object.expect("LB_BENCH_OBJECT is set by cargo xtask test"));
+        let own = fs::read(&object).unwrap();
+        let profiles = node::with(&object, |node| {
+            floor::prepare(node, 10)?;
+            Ok([
+                profile_own(node, &own, "empty", "empty")?,
+                profile_own(node, &own, "floor", "floor")?,
+            ])
+        });
+        let [empty, floor] = profiles.unwrap();
+
+        let packets = u64::from(PACKETS);
+        // Two nops; push; mov; mov eax, 2; leave; ret or a jump to it. Kernels with
+        // other mitigations have one or two more.
+        let Span { least, most } = empty.instructions;
+        assert_eq!(least, most);
+        assert!((7..=9).contains(&(least / packets)), "{least}");
+        assert_eq!(empty.calls, []);
+
+        let called: Vec<_> = floor
+            .calls
+            .iter()
+            .filter(|(call, _)| call.kind != CallKind::Function)
+            .map(|(call, times)| (call.name.as_str(), *times))
+            .collect();
+        let expect = [
+            ("lookup FLOOR_FLOWS", packets),
+            ("lookup FLOOR_FRONTENDS", packets),
+            ("lookup FLOOR_BACKENDS", packets),
+        ];
+        assert_eq!(called, expect);
+        assert_eq!(summary(&[floor])[1][2..6], ["2", "0", "1", "0"]);
+    }
+}
