@@ -37,13 +37,14 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
         step("formatting", &mut formatting(workspace))?;
     }
     build::object(workspace, &toolchain)?;
+    let bench_object = build::bench_object(workspace, &toolchain)?;
     if lints {
         step("clippy for BPF", &mut clippy_for_bpf(workspace, &toolchain))?;
         step("clippy for the host", &mut clippy_for_host(workspace))?;
     }
     step("build", &mut build::host_command(workspace, false))?;
     // Last and without a line of its own: the runner's summary ends the output.
-    process::run(&mut tests(workspace, options))
+    process::run(tests(workspace, options).env("LB_BENCH_OBJECT", bench_object))
 }
 
 fn formatting(workspace: &Workspace) -> Command {

@@ -21,7 +21,7 @@ pub(super) const INGRESS: &str = "lb_ingress";
 pub(super) const EGRESS: &str = "lb_egress";
 pub(super) const COLLECT: &str = "lb_collect";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
 pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     bpffs::prepare(&options.bpffs)?;

@@ -242,6 +242,12 @@ impl Dataplane {
         load::unloaded(trace_packets)
     }
 
+    /// The object that the programs are loaded from.
+    #[must_use]
+    pub fn object() -> &'static [u8] {
+        load::OBJECT
+    }
+
     /// The loaded programs, for BPF_PROG_TEST_RUN.
     pub fn ebpf_mut(&mut self) -> &mut aya::Ebpf {
         &mut self.ebpf

@@ -6,13 +6,14 @@ mod group;
 mod machine;
 mod measurement;
 mod plots;
+mod profile;
 mod program;
 mod progress;
 mod report;
 mod table;
 mod traffic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -20,6 +21,7 @@ pub use group::{Group, groups};
 pub use machine::Machine;
 pub use measurement::{Measurement, Part, Summary, Unit};
 pub use plots::plots;
+pub use profile::{Call, CallKind, Profile, Span, calls, summary};
 pub use progress::Progress;
 pub use report::Report;
 pub use table::table;
@@ -58,4 +60,16 @@ pub fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Measurement
     }
     progress.finish();
     Ok(all)
+}
+
+/// Counts what programs execute and call for a packet of each way; nothing is
+/// timed.
+///
+/// # Errors
+/// The kernel does not show machine code, or a packet comes to another verdict
+/// than its way has.
+pub fn profile(object: &Path, progress: &mut Progress) -> Result<Vec<Profile>> {
+    let profiles = program::profile(object, progress)?;
+    progress.finish();
+    Ok(profiles)
 }

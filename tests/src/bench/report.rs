@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use super::{Group, Machine, Measurement, Part, groups, table};
+use super::{Group, Machine, Measurement, Part, Profile, calls, groups, profile, summary, table};
 
 /// All that was measured, and where, and how to do it again.
 #[derive(Clone, Debug)]
 pub struct Report<'a> {
     pub machine: &'a Machine,
     pub measurements: &'a [Measurement],
+    pub profiles: &'a [Profile],
     /// What was typed.
     pub command: String,
     pub seconds: f64,
@@ -27,7 +28,10 @@ of Services compares with the smallest.\n";
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# Benchmarks\n\n{INTRODUCTION}")?;
+        writeln!(f, "# Benchmarks\n")?;
+        if !self.measurements.is_empty() {
+            writeln!(f, "{INTRODUCTION}")?;
+        }
         writeln!(f, "```console\n{}\n```\n", self.command)?;
         writeln!(
             f,
@@ -51,6 +55,13 @@ impl fmt::Display for Report<'_> {
             for (file, _) in self.plots.iter().filter(|(_, of)| *of == title) {
                 writeln!(f, "\n![{title}]({file})")?;
             }
+        }
+        if !self.profiles.is_empty() {
+            let explanation = profile::EXPLANATION;
+            writeln!(f, "\n## What a packet costs in work\n\n{explanation}\n")?;
+            write_markdown(f, &summary(self.profiles))?;
+            writeln!(f, "\n### Calls by name\n")?;
+            write_markdown(f, &calls(self.profiles))?;
         }
         Ok(())
     }
@@ -132,6 +143,7 @@ mod tests {
         let report = Report {
             machine: &Machine::describe(),
             measurements: &measurements,
+            profiles: &[],
             command: "cargo xtask bench --quick".into(),
             seconds: 61.4,
             plots: vec![("plots/udp.svg".into(), title.into())],

@@ -5,7 +5,9 @@ use std::{env, fs, path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use lb_tests::{
-    bench::{self, Machine, Measurement, Part, Progress, Report, groups, plots, table},
+    bench::{
+        self, Machine, Measurement, Part, Progress, Report, calls, groups, plots, summary, table,
+    },
     demo,
     lab::clean_up_on_signal,
 };
@@ -22,6 +24,11 @@ struct Options {
     /// One part instead of all.
     #[arg(long, value_name = "PART")]
     only: Option<Part>,
+    /// Count instead what each way through the programs executes and calls for a
+    /// packet: machine instructions, map operations and other helpers. Nothing is
+    /// timed, and only x86_64 is understood.
+    #[arg(long, conflicts_with_all = ["quick", "only", "plots", "peer"])]
+    profile: bool,
     /// Write every sample as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -55,25 +62,38 @@ fn run(options: &Options) -> Result<()> {
     clean_up_on_signal()?;
     let machine = Machine::describe();
     let mut progress = Progress::new();
-    let measurements = bench::run(
-        &bench::Options {
-            quick: options.quick,
-            only: options.only,
-            peer: options.peer.clone(),
-            object: options.object.clone(),
-        },
-        &mut progress,
-    )?;
-    print(&measurements);
+    let (mut measurements, mut profiles) = (Vec::new(), Vec::new());
+    if options.profile {
+        profiles = bench::profile(&options.object, &mut progress)?;
+        for lines in [summary(&profiles), calls(&profiles)] {
+            println!("{}", demo::table(&lines));
+        }
+    } else {
+        measurements = bench::run(
+            &bench::Options {
+                quick: options.quick,
+                only: options.only,
+                peer: options.peer.clone(),
+                object: options.object.clone(),
+            },
+            &mut progress,
+        )?;
+        print(&measurements);
+    }
     println!("{machine}; {:.0} s", progress.seconds());
     if let Some(file) = &options.json {
-        let all = json!({"machine": machine, "measurements": measurements});
+        let all = json!({
+            "machine": machine,
+            "measurements": measurements,
+            "profiles": profiles,
+        });
         fs::write(file, serde_json::to_string_pretty(&all)?)
             .with_context(|| file.display().to_string())?;
     }
     let mut report = Report {
         machine: &machine,
         measurements: &measurements,
+        profiles: &profiles,
         command: command(),
         seconds: progress.seconds(),
         plots: Vec::new(),
@@ -129,7 +149,17 @@ mod tests {
         let options = parse("bench --quick --only traffic --json f --object o").unwrap();
         assert!(options.quick && options.peer.is_none());
         assert_eq!(options.only, Some(Part::Traffic));
-        for wrong in ["bench --only else --object o", "bench --json", "bench x"] {
+        assert!(
+            parse("bench --profile --report f --object o")
+                .unwrap()
+                .profile
+        );
+        for wrong in [
+            "bench --only else --object o",
+            "bench --profile --quick --object o",
+            "bench --json",
+            "bench x",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -3,12 +3,15 @@
 
 mod floor;
 mod node;
+mod profile;
 mod ways;
 
 use anyhow::Result;
 
 use self::{node::Node, ways::Way};
 use super::{Measurement, Options, Part, Progress, Unit};
+
+pub(crate) use self::profile::profile;
 
 /// What everything is compared with.
 pub(crate) const FLOOR: &str = "floor program";

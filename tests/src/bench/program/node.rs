@@ -205,8 +205,28 @@ impl Node {
     ) -> Result<f64> {
         let program: &Xdp = self.replay.program(name).context("program")?.try_into()?;
         let fd = program.fd()?.try_clone()?;
-        self.aim("XDP_PROGRAM", &fd, template)?;
+        self.replay_in_place_of_own(&fd, template, repeat)
+    }
+
+    /// As [`Self::replay_own`], for a program that is much the same.
+    pub(super) fn replay_in_place_of_own(
+        &mut self,
+        program: &ProgramFd,
+        template: &Template,
+        repeat: u32,
+    ) -> Result<f64> {
+        self.aim("XDP_PROGRAM", program, template)?;
         self.run_replay("replay_xdp", at_uplink(), repeat)
+    }
+
+    /// The hook's program and its name.
+    pub(super) fn program(&mut self, hook: Hook) -> Result<(&'static str, &Program)> {
+        let name = match hook {
+            Hook::Xdp => "lb_xdp",
+            Hook::TcIngress => "lb_ingress",
+            Hook::TcEgress => "lb_egress",
+        };
+        Ok((name, self.dataplane.ebpf_mut().program(name).context(name)?))
     }
 
     /// Nanoseconds for each packet in the hook's program, which must come to
@@ -218,18 +238,28 @@ impl Node {
         repeat: u32,
         verdict: Verdict,
     ) -> Result<f64> {
-        let (name, by, map) = match place.hook {
-            Hook::Xdp => ("lb_xdp", "replay_xdp", "XDP_PROGRAM"),
-            Hook::TcIngress => ("lb_ingress", "replay_tc", "TC_PROGRAM"),
-            Hook::TcEgress => ("lb_egress", "replay_tc", "TC_PROGRAM"),
+        let fd = match self.program(place.hook)? {
+            (_, Program::Xdp(program)) => program.fd()?.try_clone()?,
+            (_, Program::SchedClassifier(program)) => program.fd()?.try_clone()?,
+            (name, _) => bail!("{name} is another kind of program"),
         };
-        let program = self.dataplane.ebpf_mut().program(name).context(name)?;
-        let fd = match program {
-            Program::Xdp(program) => program.fd()?.try_clone()?,
-            Program::SchedClassifier(program) => program.fd()?.try_clone()?,
-            _ => bail!("{name} is another kind of program"),
+        self.replay_in_place(&fd, place, template, repeat, verdict)
+    }
+
+    /// As [`Self::replay`], in a program that is much the same as the hook's.
+    pub(super) fn replay_in_place(
+        &mut self,
+        program: &ProgramFd,
+        place: Place,
+        template: &Template,
+        repeat: u32,
+        verdict: Verdict,
+    ) -> Result<f64> {
+        let (by, map) = match place.hook {
+            Hook::Xdp => ("replay_xdp", "XDP_PROGRAM"),
+            Hook::TcIngress | Hook::TcEgress => ("replay_tc", "TC_PROGRAM"),
         };
-        self.aim(map, &fd, template)?;
+        self.aim(map, program, template)?;
         let before = self.dataplane.counters()?;
         let took = self.run_replay(by, place, repeat)?;
         let counted = |all: &[(Hook, Verdict, u64)]| {
