@@ -10,11 +10,13 @@ use aya_ebpf::{
 use lb_ebpf::{Egress, Ingress, Tc, Xdp, collect, run, run_resent};
 
 #[xdp(frags)]
+#[inline(always)]
 fn lb_xdp(context: XdpContext) -> u32 {
     run(&Xdp::new(context)).cast_unsigned()
 }
 
 #[classifier]
+#[inline(always)]
 fn lb_ingress(context: TcContext) -> i32 {
     let packet = Tc::<Ingress>::new(context);
     if packet.is_resent() {
@@ -24,6 +26,7 @@ fn lb_ingress(context: TcContext) -> i32 {
 }
 
 #[classifier]
+#[inline(always)]
 fn lb_egress(context: TcContext) -> i32 {
     let packet = Tc::<Egress>::new(context);
     match packet.passing() {

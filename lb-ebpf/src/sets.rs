@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use crate::{
-    atomic, clock, networks,
+    atomic, networks,
     scratch::{barrier, hidden},
     words::{copy_connection, is_same},
 };

@@ -1,5 +1,5 @@
 //! Which keys the connection tables may hold, as the programs ask it. Nothing
-//! takes a bit back when its element goes, so one of the two sets is made anew
+//! takes a mark back when its element goes, so one of the two sets is made anew
 //! with every walk over the tables.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use aya::maps::{Map, MapError};
 use lb_common::{
     Tuple,
-    known::{ASKED, ELEMENTS, WORDS, index, place},
+    known::{ASKED, ELEMENTS, Mark, WORDS, index},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -94,16 +94,16 @@ impl Known {
         for word in 0..WORDS {
             self.word(index(set, word)).store(0, SeqCst);
         }
-        // Some may have set a bit before, and are still to enter the element.
+        // Some may have set a mark before, and are still to enter the element.
         wait_for_programs().ok()?;
         Some(set)
     }
 
     pub(super) fn note(&self, set: u32, key: &Tuple) {
-        let (word, bit) = place(key.check());
-        let word = self.word(index(set, word));
-        if word.load(SeqCst) & bit == 0 {
-            word.fetch_or(bit, SeqCst);
+        let mark = Mark::of(key.check());
+        let word = self.word(index(set, mark.word));
+        if word.load(SeqCst) & mark.bits() == 0 {
+            word.fetch_or(mark.bits(), SeqCst);
         }
     }
 

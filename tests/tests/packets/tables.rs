@@ -55,11 +55,11 @@ impl Tables {
     }
 
     pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
-        let (word, bit) = known::place(key.check());
+        let mark = known::Mark::of(key.check());
         for set in [0, 1] {
-            let index = known::index(set, word);
+            let index = known::index(set, mark.word);
             let bits = self.known.get(&index, 0).unwrap();
-            self.known.set(index, bits | bit, 0).unwrap();
+            self.known.set(index, bits | mark.bits(), 0).unwrap();
         }
         self.of_mut(table).insert(key, connection).unwrap();
     }
@@ -94,9 +94,9 @@ impl Tables {
 
     /// Whether the programs look for the key in the tables.
     pub(crate) fn may_hold(&self, key: &Tuple) -> bool {
-        let (word, bit) = known::place(key.check());
+        let mark = known::Mark::of(key.check());
         let set = self.known.get(&known::ASKED, 0).unwrap() as u32;
-        self.known.get(&known::index(set, word), 0).unwrap() & bit != 0
+        self.known.get(&known::index(set, mark.word), 0).unwrap() & mark.bits() != 0
     }
 
     /// Has the programs look for nothing that was entered before.
