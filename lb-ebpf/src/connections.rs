@@ -113,7 +113,7 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
     known::note(connection.check);
     if table == Table::Unassured {
         let now = clock::now();
-        return match sets::seat(key, now) {
+        return match sets::home(key).and_then(|home| sets::seat(home, now)) {
             Some(seat) => take(seat, key, connection, false, now),
             None => Entered::Refused,
         };
@@ -141,10 +141,18 @@ pub(crate) fn open(halves: &mut Halves) -> Entered {
     one.check = one_key.check();
     known::note(other.check);
     known::note(one.check);
-    let Some(reply) = sets::seat(other_key, now) else {
+    // One after the other: of several at once, the compiler would keep what is not
+    // there.
+    let Some(reply) = sets::home(other_key) else {
         return Entered::Refused;
     };
-    let Some(forward) = sets::seat(one_key, now) else {
+    let Some(forward) = sets::home(one_key) else {
+        return Entered::Refused;
+    };
+    let Some(reply) = sets::seat(reply, now) else {
+        return Entered::Refused;
+    };
+    let Some(forward) = sets::seat(forward, now) else {
         return Entered::Refused;
     };
     match take(reply, other_key, other, false, now) {
@@ -167,7 +175,10 @@ fn take(mut seat: Seat, key: &Tuple, connection: &Connection, replaces: bool, no
             Seated::Taken => return Entered::Taken,
             Seated::Late => {}
         }
-        let Some(another) = sets::seat(key, now) else {
+        let Some(home) = sets::home(key) else {
+            break;
+        };
+        let Some(another) = sets::seat(home, now) else {
             break;
         };
         seat = another;

@@ -88,34 +88,44 @@ pub(crate) fn touch(key: &Tuple, now: u32) {
     }
 }
 
-/// Where an element goes, unless another is faster.
+/// The set that an element with a key belongs to.
 #[derive(Clone, Copy)]
-pub(crate) struct Seat {
+pub(crate) struct Home {
     set: *mut Set,
-    slot: Slot,
-    tag: u32,
+    place: Place,
     changes: u32,
 }
 
-/// Finds where an element with this key goes, and has the memory at hand, which is
-/// cold as a rule: to wait for that of two keys takes no longer than for one.
+/// Where an element goes, unless another is faster.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    home: Home,
+    slot: Slot,
+}
+
+/// Asks for the set's memory, which is cold as a rule: whoever needs two sets asks for
+/// both, and waits no longer than for one.
 #[inline(always)]
-pub(crate) fn seat(key: &Tuple, now: u32) -> Option<Seat> {
+pub(crate) fn home(key: &Tuple) -> Option<Home> {
+    let place = place(key)?;
+    let set = UNASSURED.get_ptr_mut(place.set)?;
+    Some(Home {
+        set,
+        place,
+        changes: changes(set),
+    })
+}
+
+/// Finds where an element goes, and asks for that memory.
+#[inline(always)]
+pub(crate) fn seat(home: Home, now: u32) -> Option<Seat> {
     const LINE: usize = 64;
-    let Place { set: index, tag } = place(key)?;
-    let set = UNASSURED.get_ptr_mut(index)?;
-    let changes = changes(set);
-    let slot = slot(set, lb_room(index, tag, now))?;
+    let slot = slot(home.set, lb_room(home.place.set, home.place.tag, now))?;
     for offset in (0..size_of::<Element>()).step_by(LINE) {
         // SAFETY: within the element.
         unsafe { ptr::read_volatile(slot.element.byte_add(offset).cast::<u64>()) };
     }
-    Some(Seat {
-        set,
-        slot,
-        tag,
-        changes,
-    })
+    Some(Seat { home, slot })
 }
 
 /// What became of an element that was to take a seat.
@@ -136,7 +146,7 @@ pub(crate) fn sit(
     replaces: bool,
     now: u32,
 ) -> Seated {
-    let guard = guard(seat.set);
+    let guard = guard(seat.home.set);
     // SAFETY: the set's lock, and no other is held.
     unsafe { lock(guard) };
     let seated = sit_locked(seat, key, connection, replaces, now);
@@ -156,17 +166,17 @@ pub(crate) fn remove(key: &Tuple) -> bool {
 
 #[inline(always)]
 fn sit_locked(
-    Seat {
-        set,
-        slot,
-        tag,
-        changes: seen,
-    }: Seat,
+    Seat { home, slot }: Seat,
     key: &Tuple,
     connection: &Connection,
     replaces: bool,
     now: u32,
 ) -> Seated {
+    let Home {
+        set,
+        place: Place { tag, .. },
+        changes: seen,
+    } = home;
     if changes(set) != seen {
         return Seated::Late;
     }
