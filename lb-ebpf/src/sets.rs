@@ -237,28 +237,35 @@ extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
 }
 
 /// Index of what makes room for an element with this tag: the one that has it, or
-/// none, or the one that was seen last the longest ago. As above.
+/// none, or the one that was seen last the longest ago; of several, each in its turn.
+/// As above.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
     let Some(set) = UNASSURED.get_ptr(set) else {
         return NONE;
     };
-    let (mut way, mut longest) = (0, 0);
-    for at in 0..NONE {
-        let mark = mark_at(set, at);
+    let turn = changes(set) % NONE;
+    let (mut best, mut highest) = (turn, 0);
+    for way in 0..NONE {
+        let mark = mark_at(set, way);
         if mark.tag() == tag {
-            return at;
+            return way;
         }
         let idle = match mark.tag() {
             0 => Mark::FREE,
             _ => mark.idle(now),
         };
-        if idle >= longest {
-            (way, longest) = (at, idle);
+        let before = match way < turn {
+            true => turn - way,
+            false => turn + NONE - way,
+        };
+        let rank = idle << 3 | before;
+        if rank > highest {
+            (best, highest) = (way, rank);
         }
     }
-    way
+    best
 }
 
 #[inline(always)]
