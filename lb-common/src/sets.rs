@@ -181,3 +181,98 @@ impl Set {
             .unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Address;
+
+    const KEYED: [u32; SECRET] = [
+        0x1234_5671,
+        0x89ab_cde3,
+        0x0f1e_2d35,
+        0x4b5a_6977,
+        0x8796_a5b9,
+        0xc3d2_e1fb,
+        0x1357_9bdf,
+        0x2468_ace1,
+        0x9e37_79b3,
+        0x7f4a_7c15,
+    ];
+
+    fn key(number: u32) -> Tuple {
+        Tuple {
+            source: Address::v4(0x0100_000a),
+            destination: Address::v4(0x0100_600a + (number >> 14 << 24)),
+            source_port: (number as u16 & 0x3fff).to_be(),
+            destination_port: 80_u16.to_be(),
+            protocol: 6,
+            reserved: 0,
+            reserved2: 0,
+        }
+    }
+
+    #[test]
+    fn elements_spread_over_the_sets() {
+        const ELEMENTS: u32 = 1 << 16;
+        let count = sets(ELEMENTS);
+        let mut held = vec![0_usize; count as usize];
+        for number in 0..ELEMENTS {
+            let place = Place::of(&key(number), &KEYED, count);
+            held[place.set as usize] += 1;
+            assert_ne!(place.tag, 0);
+        }
+        let lost: usize = held.iter().map(|held| held.saturating_sub(WAYS)).sum();
+        assert!(lost < ELEMENTS as usize / 30, "{lost}");
+    }
+
+    #[test]
+    fn another_secret_is_another_order() {
+        let another = KEYED.map(|word| word.rotate_left(7));
+        let same = (0..1000).filter(|&number| {
+            let [a, b] = [KEYED, another].map(|secret| Place::of(&key(number), &secret, 1 << 12));
+            a.set == b.set
+        });
+        assert!(same.count() < 10);
+    }
+
+    #[test]
+    fn marks_tell_elements_apart() {
+        let free = Mark::default();
+        let first = free.next(7, 0x0123_4567);
+        assert_eq!((first.tag(), free.tag()), (7, 0));
+        assert_eq!(first.idle(0x0123_4570), 9);
+        assert_eq!(first.idle(0x0023_4567), 0);
+        assert!(first.is_of(first.seen(0x0199_9999)));
+        assert_eq!(first.seen(0x0199_9999).idle(0x0199_999a), 1);
+        let again = first.cleared().next(7, 0x0123_4567);
+        assert!(!again.is_of(first) && !first.cleared().is_of(first));
+        assert_eq!(first.cleared().tag(), 0);
+        let mut mark = free;
+        for _ in 0..300 {
+            let next = mark.next(7, 1);
+            assert!(!next.is_of(mark));
+            assert_eq!((next.tag(), next.idle(1)), (7, 0));
+            mark = next;
+        }
+    }
+
+    #[test]
+    fn room_is_made_by_the_same_tag_then_by_none_then_by_the_oldest() {
+        let mut set = Set::default();
+        for (way, mark) in set.marks.iter_mut().enumerate() {
+            *mark = mark.next(way as u32 + 1, 100 + way as u32);
+        }
+        assert_eq!(set.room(99, 200), 0);
+        assert_eq!(set.room(5, 200), 4);
+        set.marks[0] = set.marks[0].seen(200);
+        assert_eq!(set.room(99, 200), 1);
+        set.marks[6] = set.marks[6].cleared();
+        assert_eq!((set.room(99, 200), set.room(3, 200)), (6, 2));
+        set.elements[2].key = key(1);
+        assert_eq!(set.find(&key(1)), Some(2));
+        assert_eq!(set.iter().count(), 6);
+        set.marks[2] = set.marks[2].cleared();
+        assert_eq!(set.find(&key(1)), None);
+    }
+}
