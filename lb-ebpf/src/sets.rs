@@ -158,10 +158,22 @@ pub(crate) fn sit(
 /// Whether it was there.
 #[inline(always)]
 pub(crate) fn remove(key: &Tuple) -> bool {
-    // SAFETY: one aligned word of the map. If it fails, the element is gone.
-    find(key).is_some_and(|(slot, mark)| unsafe {
-        atomic::swap(slot.mark.cast(), mark.word, mark.cleared().word)
-    })
+    let Some((slot, mut mark)) = find(key) else {
+        return false;
+    };
+    for _ in 0..TRIES {
+        // SAFETY: one aligned word of the map.
+        if unsafe { atomic::swap(slot.mark.cast(), mark.word, mark.cleared().word) } {
+            return true;
+        }
+        let held = slot.mark();
+        if !held.is_of(mark) {
+            return false;
+        }
+        // It was seen once more.
+        mark = held;
+    }
+    false
 }
 
 #[inline(always)]
@@ -216,6 +228,9 @@ fn guard(set: *mut Set) -> *mut bpf_spin_lock {
     // SAFETY: within the set. The kernel's type is the same.
     unsafe { (&raw mut (*set).lock).cast() }
 }
+
+/// How often a mark is changed against others.
+const TRIES: u32 = 3;
 
 /// No element of a set.
 const NONE: u32 = WAYS as u32;

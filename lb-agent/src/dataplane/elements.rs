@@ -15,7 +15,7 @@ use crate::reconcile::{Refusals, TableError};
 /// A hash map or an array of `K` and `V`; copies share it.
 #[derive(Clone, Debug)]
 pub(super) struct Elements<K, V> {
-    pub(super) name: &'static str,
+    name: &'static str,
     /// How many it takes.
     pub(super) room: u32,
     map: Arc<OwnedFd>,
