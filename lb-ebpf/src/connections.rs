@@ -76,7 +76,7 @@ pub(crate) fn find_in(table: Table, halves: &mut Halves) -> bool {
     let check = settled(one_key.check());
     match table {
         Table::Assured => {
-            let element = ASSURED.get_ptr_mut(&*one_key);
+            let element = pointer(Table::Assured, one_key);
             element.is_some_and(|element| read(element, check, one))
         }
         Table::Unassured => find_unassured(one_key, check, one),
