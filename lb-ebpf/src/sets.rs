@@ -260,7 +260,9 @@ extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
             true => turn - way,
             false => turn + NONE - way,
         };
-        let rank = idle << 3 | before;
+        // Worked out before the next mark is read: the compiler would keep them all on
+        // the stack.
+        let rank = hidden((idle << 3 | before).into()) as u32;
         if rank > highest {
             (best, highest) = (way, rank);
         }
