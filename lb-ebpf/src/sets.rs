@@ -271,11 +271,11 @@ extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
             0 => Mark::FREE,
             _ => mark.idle(now),
         };
-        let before = match way < turn {
-            true => turn - way,
-            false => turn + NONE - way,
-        };
-        let rank = idle << 3 | before;
+        // The one whose turn it is has the highest number, its successors follow.
+        let before = turn.wrapping_sub(way + 1) & 7;
+        // Worked out before the next mark is read: the compiler would keep them all on
+        // the stack.
+        let rank = hidden((idle << 3 | before).into()) as u32;
         if rank > highest {
             (best, highest) = (way, rank);
         }
