@@ -117,17 +117,41 @@ impl Blocks {
                 }
             }
         }
-        let at_most = |blocks: &[usize]| blocks.iter().map(|&one| times[one]).sum::<Option<u64>>();
-        let span = |(times, block): (&Option<u64>, &Block)| match times {
-            Some(times) => Some(Span::exactly(*times)),
-            None if block.begins_function => None,
+        let most = self.at_most(&times);
+        let span = |(times, most): (Option<u64>, Option<u64>)| match times {
+            Some(times) => Some(Span::exactly(times)),
             None => Some(Span {
                 least: 0,
-                most: at_most(&block.before)?.min(at_most(&block.next)?),
+                most: most?,
             }),
         };
-        let all: Option<Vec<Span>> = times.iter().zip(&self.all).map(span).collect();
+        let all: Option<Vec<Span>> = times.into_iter().zip(most).map(span).collect();
         all.context("too many blocks that have no room for a counter")
+    }
+
+    /// How often each block was executed at most: as often as all before it
+    /// together, and as all after it. `None` where nothing says so.
+    fn at_most(&self, times: &[Option<u64>]) -> Vec<Option<u64>> {
+        let mut most = times.to_vec();
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for (number, block) in self.all.iter().enumerate() {
+                if times[number].is_some() || block.begins_function {
+                    continue;
+                }
+                let together = |blocks: &[usize]| {
+                    let known = !blocks.is_empty();
+                    let each = blocks.iter().map(|&one| most[one]);
+                    known.then(|| each.sum::<Option<u64>>()).flatten()
+                };
+                let ways = [together(&block.before), together(&block.next), most[number]];
+                let least = ways.into_iter().flatten().min();
+                changed |= least != most[number];
+                most[number] = least;
+            }
+        }
+        most
     }
 
     /// Registers whose values are read after each block.

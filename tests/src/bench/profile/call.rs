@@ -48,7 +48,7 @@ pub(super) fn calls(code: &Bytecode, block: &Block) -> Vec<Call> {
 const MAP_ARGUMENT: instruction::Registers = 1 << 1;
 
 /// Those that the programs use; the names of linux/bpf.h.
-const HELPERS: [(bpf_func_id, &str); 29] = [
+const HELPERS: [(bpf_func_id, &str); 31] = [
     (BPF_FUNC_ktime_get_ns, "ktime_get_ns"),
     (BPF_FUNC_get_prandom_u32, "get_prandom_u32"),
     (BPF_FUNC_get_smp_processor_id, "get_smp_processor_id"),
@@ -71,6 +71,8 @@ const HELPERS: [(bpf_func_id, &str); 29] = [
     (BPF_FUNC_sk_lookup_udp, "sk_lookup_udp"),
     (BPF_FUNC_sk_release, "sk_release"),
     (BPF_FUNC_jiffies64, "jiffies64"),
+    (BPF_FUNC_spin_lock, "spin_lock"),
+    (BPF_FUNC_spin_unlock, "spin_unlock"),
     (BPF_FUNC_redirect_neigh, "redirect_neigh"),
     (BPF_FUNC_redirect_peer, "redirect_peer"),
     (BPF_FUNC_ktime_get_coarse_ns, "ktime_get_coarse_ns"),
