@@ -21,7 +21,7 @@ use crate::{
 
 /// Of those who connect during the flood, which keeps all of two cores busy: the
 /// kernel itself drops what it has no time for. Those who are connected lose nothing.
-const SHARE: f64 = 0.9;
+const SHARE: f64 = 0.6;
 const ASSURED: usize = 200;
 /// Those who connect, a second.
 const RATE: u64 = 50;
