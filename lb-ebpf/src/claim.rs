@@ -7,7 +7,7 @@ use crate::{
     clock,
     connections::{self, Entered},
     known,
-    packet::{Packet, Step},
+    packet::{Outcome, Packet, Step},
     scratch::{self, Halves, Work, lend},
     services,
 };
@@ -22,19 +22,23 @@ const PORTS: u32 = 4_536;
 /// Enters both directions of the connection in `work.halves.one`, which may get
 /// another source port.
 #[inline(always)]
-pub(crate) fn claim<P: Packet>(packet: &P, work: &mut Work) -> Step<()> {
+pub(crate) fn claim<P: Packet>(packet: &P) -> Step<Outcome> {
+    const DONE: u32 = Entered::Done as u32;
+    const REFUSED: u32 = Entered::Refused as u32;
+
+    let work = &mut scratch::get()?.work;
     let now = clock::now();
     let is_ours = work.halves.one.translated.source != work.halves.one_key.source;
     for attempt in 0..ATTEMPTS {
         work.halves.one.life = connections::cached(now);
         work.halves.complete();
         work.halves.other.hop.set(&work.hop_back);
-        work.rival.one_key.set(&work.halves.other_key);
-        let is_free = holder(work, is_ours, attempt + 1 == ATTEMPTS) == Holder::Nobody as u32;
-        if is_free && !(is_ours && packet.has_socket(&work.halves.other_key)) {
+        if is_free(work, is_ours, attempt + 1 == ATTEMPTS)
+            && !(is_ours && packet.has_socket(&work.halves.other_key))
+        {
             match lend(work, || lb_claim()) {
-                CLAIMED => return Ok(()),
-                FULL => return Err(Verdict::TableFull),
+                DONE => return Ok(Outcome::new(Verdict::Opened, P::PASS)),
+                REFUSED => return Err(Verdict::TableFull),
                 _ => {}
             }
         }
@@ -53,36 +57,33 @@ pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple) -> bool {
     holder(work, false, true) == Holder::Reply as u32
 }
 
-/// What [`lb_claim`] returns.
-const CLAIMED: u32 = 0;
-const TAKEN: u32 = 1;
-const FULL: u32 = 2;
+/// Whether nobody has the tuple of the connection's replies; a frontend only
+/// matters where they come to this node itself.
+#[inline(always)]
+fn is_free(work: &mut Work, is_ours: bool, take_closed: bool) -> bool {
+    if !is_ours && !known::may_hold(work.halves.other.check) {
+        return true;
+    }
+    work.rival.one_key.set(&work.halves.other_key);
+    holder(work, is_ours, take_closed) == Holder::Nobody as u32
+}
 
-/// Enters both directions of the connection in the scratch.
+#[inline(always)]
+fn holder(work: &mut Work, is_ours: bool, take_closed: bool) -> u32 {
+    lend(work, || lb_holder(is_ours.into(), take_closed.into()))
+}
+
+/// Enters both directions of the connection in the scratch; returns an [`Entered`].
 ///
 /// A function of its own to the verifier, which looks at it once and not at
 /// each call: hence the linkage.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_claim() -> u32 {
-    let Ok(scratch) = scratch::get() else {
-        return FULL;
-    };
-    match connections::open(&mut scratch.work.halves) {
-        Entered::Done => CLAIMED,
-        Entered::Taken => TAKEN,
-        Entered::Refused => FULL,
-    }
-}
-
-/// Who has `work.rival.one_key`; a frontend only matters where the packet would
-/// come to this node itself.
-#[inline(always)]
-fn holder(work: &mut Work, is_ours: bool, take_closed: bool) -> u32 {
-    if !is_ours && !known::may_hold(work.rival.one_key.check()) {
-        return Holder::Nobody as u32;
-    }
-    lend(work, || lb_holder(is_ours.into(), take_closed.into()))
+    let entered = scratch::get().map_or(Entered::Refused, |scratch| {
+        connections::open(&mut scratch.work.halves)
+    });
+    entered as u32
 }
 
 /// Who has a tuple.

@@ -9,6 +9,7 @@
 // Atomic operations that the compiler has no name for on this target.
 #![feature(asm_experimental_arch)]
 
+mod advance;
 mod affinity;
 mod answer;
 mod atomic;

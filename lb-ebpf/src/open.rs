@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::{
     affinity,
-    claim::{self, is_claimed},
+    claim::is_claimed,
     connections::{self, Table},
     family::Family,
     fragments,
@@ -18,7 +18,7 @@ use crate::{
     pipeline::{Found, Way, send},
     plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
     route::{self, LOOPBACK},
-    scratch::{self, Scratch, Work},
+    scratch::{self, Work},
     services,
     track::follow,
 };
@@ -57,41 +57,24 @@ impl Departure {
 /// leaves it there, to be claimed: the action of the outcome is a [`Departure`].
 #[inline(always)]
 pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
-    let Scratch {
-        tuple, shape, work, ..
-    } = scratch::get()?;
-    let headers = &Headers {
-        tuple,
-        shape: shape.checked(),
-    };
+    let (headers, work) = &mut scratch::get()?.split();
     if headers.shape.is_later != 0 {
         return Err(fragments::without_connection(packet, headers));
     }
     let departure = match plan::<P, F>(packet, headers, work) {
         // A flow keeps its old backend as long as there is no other.
-        Err(Verdict::Rejected) if tuple.protocol == UDP && work.found.is_some() => Departure::Kept,
+        Err(Verdict::Rejected) if headers.tuple.protocol == UDP && work.found.is_some() => {
+            Departure::Kept
+        }
         departure => departure?,
     };
     Ok(Outcome::new(Verdict::Opened, departure as i32))
 }
 
-/// Enters the connection that is planned.
-#[inline(always)]
-pub(crate) fn claim<P: Packet>(packet: &P) -> Step<Outcome> {
-    claim::claim(packet, &mut scratch::get()?.work)?;
-    Ok(Outcome::new(Verdict::Opened, P::PASS))
-}
-
 /// Sends the packet the way that was planned.
 #[inline(always)]
 pub(crate) fn depart<P: Packet, F: Family>(packet: &P, departure: u32) -> Step<Outcome> {
-    let Scratch {
-        tuple, shape, work, ..
-    } = scratch::get()?;
-    let headers = &Headers {
-        tuple,
-        shape: shape.checked(),
-    };
+    let (headers, work) = &mut scratch::get()?.split();
     let way = match Departure::from_number(departure) {
         Departure::Unknown => Way::Unknown,
         Departure::Found => Way::Found,

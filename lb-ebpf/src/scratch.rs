@@ -5,7 +5,13 @@ use core::arch::asm;
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{Connection, Hop, Tuple, Verdict};
 
-use crate::{connections::Table, headers::Shape, hop, packet::Step, route::Route};
+use crate::{
+    connections::Table,
+    headers::{Headers, Shape},
+    hop,
+    packet::Step,
+    route::Route,
+};
 
 /// The packet at hand, and what is made of it.
 #[repr(C)]
@@ -15,6 +21,18 @@ pub(crate) struct Scratch {
     pub(crate) work: Work,
     pub(crate) error: Error,
     pub(crate) answer: Answer,
+}
+
+impl Scratch {
+    /// The packet's headers, and what is made of it.
+    #[inline(always)]
+    pub(crate) fn split(&mut self) -> (Headers<'_>, &mut Work) {
+        let headers = Headers {
+            tuple: &self.tuple,
+            shape: self.shape.checked(),
+        };
+        (headers, &mut self.work)
+    }
 }
 
 /// An ICMP error about a packet of a connection.

@@ -9,9 +9,10 @@ use aya_ebpf::{
 
 use crate::{
     answer::answer,
+    claim::claim,
     closer::look_closer,
     family::{Family, V4, V6},
-    open::{claim, depart, open},
+    open::{depart, open},
     packet::{Outcome, Packet},
     pipeline::settle,
     relate::relate,

@@ -4,14 +4,14 @@
 use lb_common::{Connection, Life, Verdict};
 
 use crate::{
-    clock,
+    advance, clock,
     connections::{self, Table},
     family::Family,
     headers::{Headers, UDP},
     hop,
     packet::{Outcome, Packet, Step},
     pipeline::{Found, Way, knows_way, may_follow, send},
-    scratch::{self, Scratch, Work},
+    scratch::{self, Work},
     services,
     subprograms::Subprograms,
 };
@@ -22,13 +22,8 @@ use crate::{
 pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
     const OPEN: Step<Outcome> = Err(Verdict::Opened);
 
-    let Scratch {
-        tuple, shape, work, ..
-    } = scratch::get()?;
-    let headers = Headers {
-        tuple,
-        shape: shape.checked(),
-    };
+    let (headers, work) = &mut scratch::get()?.split();
+    let tuple = headers.tuple;
     work.halves.one_key.set(tuple);
     let table = work.found.ok_or(Verdict::NoFrontend)?;
     let now = clock::now();
@@ -39,13 +34,13 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
             verdict: verdict.unwrap_or(Verdict::Forward),
             way: Way::Unknown,
         };
-        return send::<P, F>(packet, &headers, connection, found);
+        return send::<P, F>(packet, headers, connection, found);
     }
     let verdict = match may_follow(packet, tuple, connection)? {
-        Some(verdict) if !is_outdated(&headers, connection, now) => verdict,
+        Some(verdict) if !is_outdated(headers, connection, now) => verdict,
         _ => return OPEN,
     };
-    follow::<P, F>(packet, &headers, work, table, verdict)
+    follow::<P, F>(packet, headers, work, table, verdict)
 }
 
 /// Sends one more packet of the connection in `work.halves.one`.
@@ -58,7 +53,7 @@ pub(crate) fn follow<P: Packet, F: Family>(
     verdict: Verdict,
 ) -> Step<Outcome> {
     let signal = headers.signal();
-    if !connections::heard(table, work, signal, clock::now()) {
+    if !advance::heard(table, work, signal, clock::now()) {
         // The backend takes its packets for another connection's by now.
         return Err(match verdict {
             Verdict::Reply => Verdict::NoFrontend,

@@ -1,0 +1,203 @@
+//! What a packet means for its connection: how it moves on, and when it is assured.
+
+use core::ptr;
+
+use lb_common::{Life, Signal, State, Tuple, lifecycle};
+
+use crate::{
+    clock,
+    connections::{
+        Entered, TRIES, Table, cached, enter, is_partner, opening, partner, pointer, remove, swap,
+        word,
+    },
+    holdings,
+    scratch::{self, Halves, Work, lend},
+    sets,
+};
+
+/// A packet of the connection in `work.halves.one` went by. Whatever half is
+/// missing is made from the other; `false` if another connection has its key.
+#[inline(always)]
+pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) -> bool {
+    let heard = lend(work, || lb_heard(table as u32, signal as u32, now));
+    let is_first = heard == Heard::First as u32;
+    let is_moved = is_first && lend(work, || lb_assure()) != 0;
+    if is_first && !is_moved || heard == Heard::Late as u32 {
+        lend(work, || lb_touch(now));
+    }
+    heard != Heard::Taken as u32
+}
+
+#[repr(u32)]
+enum Heard {
+    /// Another connection has the other half's key.
+    Taken,
+    Again,
+    /// After a second or more, and not assured.
+    Late,
+    /// From both sides, and not assured yet.
+    First,
+}
+
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_heard(table: u32, signal: u32, now: u32) -> u32 {
+    let heard = scratch::get().map_or(Heard::Taken, |scratch| {
+        let (table, signal) = (Table::from_number(table), Signal::from_number(signal));
+        advance(table, &mut scratch.work.halves, signal, now)
+    });
+    heard as u32
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_assure() -> u32 {
+    scratch::get()
+        .is_ok_and(|scratch| assure(&mut scratch.work.halves))
+        .into()
+}
+
+/// As above. Keeps both halves from being the next that make room.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_touch(now: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else {
+        return 0;
+    };
+    let halves = &scratch.work.halves;
+    sets::touch(&halves.one_key, now);
+    sets::touch(&halves.other_key, now);
+    1
+}
+
+#[inline(always)]
+fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard {
+    halves.complete();
+    let is_reply = halves.is_reply();
+    if table == Table::Unassured && !restore(halves, signal, now) {
+        return Heard::Taken;
+    }
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    let protocol = forward_key.protocol;
+    let Some(element) = pointer(table, forward_key) else {
+        return Heard::Again;
+    };
+    let second = clock::second();
+    let mut moved = None;
+    for _ in 0..TRIES {
+        let before = word(element);
+        let old = Life::unpack(before);
+        let state = lifecycle::next(old.state, protocol, signal, is_reply);
+        let is_due = old.idle(now) >= second;
+        if old.state == State::Dying || state == old.state && !is_due {
+            break;
+        }
+        let life = Life { state, seen: now };
+        // If it fails, another packet was faster, and may have meant something
+        // else.
+        if swap(element, before, life.pack()) {
+            moved = Some((life, is_due));
+            break;
+        }
+    }
+    if is_reply && Life::unpack(halves.one.life).idle(now) >= second {
+        refresh(table, reply_key, now);
+    }
+    match moved {
+        Some((life, _)) if table == Table::Unassured && life.state.is_assured() => {
+            (halves.one.life, halves.other.life) = match is_reply {
+                true => (cached(now), life.pack()),
+                false => (life.pack(), cached(now)),
+            };
+            Heard::First
+        }
+        Some((_, true)) if table == Table::Unassured => Heard::Late,
+        _ => Heard::Again,
+    }
+}
+
+/// Enters the other half of an unassured connection if the kernel has given
+/// its element away. `false` if another connection has taken its place.
+#[inline(always)]
+fn restore(halves: &mut Halves, signal: Signal, now: u32) -> bool {
+    if partner(Table::Unassured, halves).is_some() {
+        return true;
+    }
+    if let Some(element) = pointer(Table::Assured, &halves.other_key) {
+        // It may have been assured meanwhile.
+        return is_partner(element, halves);
+    }
+    let has_handshake = halves.one_key.protocol != lifecycle::UDP;
+    halves.other.life = match (halves.is_reply(), signal) {
+        // A backend that goes on has answered before.
+        (true, Signal::Data | Signal::Finish) if has_handshake => answered(now),
+        (true, _) => opening(now),
+        (false, _) => cached(now),
+    };
+    !matches!(
+        enter(Table::Unassured, &halves.other_key, &halves.other),
+        Entered::Taken
+    )
+}
+
+/// Notes in a backend's half that the connection was refreshed.
+#[inline(always)]
+fn refresh(table: Table, key: &Tuple, now: u32) {
+    if let Some(element) = pointer(table, key) {
+        // SAFETY: one aligned word of the map. If the element has gone to
+        // another connection meanwhile, that one is refreshed a second late.
+        unsafe { ptr::write_volatile(&raw mut (*element).life, cached(now)) };
+    }
+}
+
+/// Moves a connection to where nothing evicts it, if there is room.
+#[inline(always)]
+fn assure(halves: &mut Halves) -> bool {
+    let service = halves.one.service;
+    if !holdings::take(service) {
+        return false;
+    }
+    if let Some(other) = pointer(Table::Unassured, &halves.other_key) {
+        // SAFETY: as in `partner`.
+        halves.other.hop.set(unsafe { &(*other).hop });
+    }
+    let [(forward_key, forward), (reply_key, reply)] = halves.directed();
+    // The reply goes in first, so what answers a client is whole.
+    match enter(Table::Assured, reply_key, reply) {
+        Entered::Done => {}
+        entered => return decline(service, entered),
+    }
+    match enter(Table::Assured, forward_key, forward) {
+        Entered::Done => {}
+        entered => {
+            remove(Table::Assured, reply_key);
+            return decline(service, entered);
+        }
+    }
+    remove(Table::Unassured, forward_key);
+    remove(Table::Unassured, reply_key);
+    true
+}
+
+/// The connection stays where it is.
+#[inline(always)]
+fn decline(service: u32, why: Entered) -> bool {
+    match why {
+        Entered::Refused => holdings::refuse(service),
+        _ => holdings::give_back(service),
+    }
+    false
+}
+
+/// Life of a connection of which the backend was heard.
+#[inline(always)]
+const fn answered(now: u32) -> u64 {
+    let life = Life {
+        state: State::Answered,
+        seen: now,
+    };
+    life.pack()
+}
