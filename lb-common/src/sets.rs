@@ -171,10 +171,15 @@ impl Set {
     /// or the one that was seen last the longest ago.
     #[must_use]
     pub fn room(&self, tag: u32, now: u32) -> usize {
+        const FREE: i64 = Mark::FREE as i64;
         let rank = |mark: Mark| match mark.tag() {
-            held if held == tag => Mark::FREE + 1,
-            0 => Mark::FREE,
-            _ => mark.idle(now),
+            held if held == tag => FREE + 1,
+            0 => FREE,
+            // Seen after `now`, it is the younger.
+            _ => match i64::from(mark.idle(now)) {
+                idle if idle > FREE / 2 => idle - FREE,
+                idle => idle,
+            },
         };
         (0..WAYS)
             .max_by_key(|&way| rank(self.marks[way]))
@@ -265,6 +270,7 @@ mod tests {
         }
         assert_eq!(set.room(99, 200), 0);
         assert_eq!(set.room(5, 200), 4);
+        assert_eq!(set.room(99, 103), 0);
         set.marks[0] = set.marks[0].seen(200);
         assert_eq!(set.room(99, 200), 1);
         set.marks[6] = set.marks[6].cleared();

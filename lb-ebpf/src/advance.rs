@@ -2,13 +2,12 @@
 
 use core::ptr;
 
-use lb_common::{Life, Signal, State, Tuple, lifecycle};
+use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle};
 
 use crate::{
     clock,
     connections::{
-        Entered, TRIES, Table, cached, enter, is_partner, opening, partner, pointer, remove, swap,
-        word,
+        Entered, TRIES, Table, cached, enter, is_partner, opening, pointer, remove, swap, word,
     },
     holdings,
     scratch::{self, Halves, Work, lend},
@@ -20,10 +19,8 @@ use crate::{
 #[inline(always)]
 pub(crate) fn heard(table: Table, work: &mut Work, signal: Signal, now: u32) -> bool {
     let heard = lend(work, || lb_heard(table as u32, signal as u32, now));
-    let is_first = heard == Heard::First as u32;
-    let is_moved = is_first && lend(work, || lb_assure()) != 0;
-    if is_first && !is_moved || heard == Heard::Late as u32 {
-        lend(work, || lb_touch(now));
+    if heard == Heard::First as u32 {
+        lend(work, || lb_assure());
     }
     heard != Heard::Taken as u32
 }
@@ -33,8 +30,6 @@ enum Heard {
     /// Another connection has the other half's key.
     Taken,
     Again,
-    /// After a second or more, and not assured.
-    Late,
     /// From both sides, and not assured yet.
     First,
 }
@@ -55,36 +50,33 @@ extern "C" fn lb_heard(table: u32, signal: u32, now: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_assure() -> u32 {
-    scratch::get()
-        .is_ok_and(|scratch| assure(&mut scratch.work.halves))
-        .into()
-}
-
-/// As above. Keeps both halves from being the next that make room.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn lb_touch(now: u32) -> u32 {
-    let Ok(scratch) = scratch::get() else {
-        return 0;
-    };
-    let halves = &scratch.work.halves;
-    sets::touch(&halves.one_key, now);
-    sets::touch(&halves.other_key, now);
-    1
+    if let Ok(scratch) = scratch::get() {
+        assure(&mut scratch.work.halves);
+    }
+    0
 }
 
 #[inline(always)]
 fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard {
     halves.complete();
     let is_reply = halves.is_reply();
-    if table == Table::Unassured && !restore(halves, signal, now) {
-        return Heard::Taken;
-    }
-    let [(forward_key, _), (reply_key, _)] = halves.directed();
-    let protocol = forward_key.protocol;
-    let Some(element) = pointer(table, forward_key) else {
+    let element = match table {
+        Table::Assured => pointer(table, halves.directed()[0].0),
+        Table::Unassured => {
+            let own = see(&halves.one_key, now);
+            let other = match restore(halves, signal, now) {
+                Restored::Taken => return Heard::Taken,
+                Restored::There(other) => Some(other),
+                Restored::Entered => pointer(table, &halves.other_key),
+            };
+            if is_reply { other } else { own }
+        }
+    };
+    let Some(element) = element else {
         return Heard::Again;
     };
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    let protocol = forward_key.protocol;
     let second = clock::second();
     let mut moved = None;
     for _ in 0..TRIES {
@@ -99,7 +91,7 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard
         // If it fails, another packet was faster, and may have meant something
         // else.
         if swap(element, before, life.pack()) {
-            moved = Some((life, is_due));
+            moved = Some(life);
             break;
         }
     }
@@ -107,28 +99,48 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard
         refresh(table, reply_key, now);
     }
     match moved {
-        Some((life, _)) if table == Table::Unassured && life.state.is_assured() => {
+        Some(life) if table == Table::Unassured && life.state.is_assured() => {
             (halves.one.life, halves.other.life) = match is_reply {
                 true => (cached(now), life.pack()),
                 false => (life.pack(), cached(now)),
             };
             Heard::First
         }
-        Some((_, true)) if table == Table::Unassured => Heard::Late,
         _ => Heard::Again,
     }
 }
 
-/// Enters the other half of an unassured connection if the kernel has given
-/// its element away. `false` if another connection has taken its place.
+/// An unassured element, which is kept from being the next that makes room.
 #[inline(always)]
-fn restore(halves: &mut Halves, signal: Signal, now: u32) -> bool {
-    if partner(Table::Unassured, halves).is_some() {
-        return true;
+fn see(key: &Tuple, now: u32) -> Option<*mut Connection> {
+    let (slot, mark) = sets::find(key)?;
+    slot.touch(mark, now);
+    Some(slot.connection())
+}
+
+enum Restored {
+    There(*mut Connection),
+    Entered,
+    /// Another connection has taken its place.
+    Taken,
+}
+
+/// Enters the other half of an unassured connection if its element went to make
+/// room; keeps it from being the next if not.
+#[inline(always)]
+fn restore(halves: &mut Halves, signal: Signal, now: u32) -> Restored {
+    if let Some((slot, mark)) = sets::find(&halves.other_key)
+        && is_partner(slot.connection(), halves)
+    {
+        slot.touch(mark, now);
+        return Restored::There(slot.connection());
     }
+    // It may have been assured meanwhile.
     if let Some(element) = pointer(Table::Assured, &halves.other_key) {
-        // It may have been assured meanwhile.
-        return is_partner(element, halves);
+        return match is_partner(element, halves) {
+            true => Restored::Entered,
+            false => Restored::Taken,
+        };
     }
     let has_handshake = halves.one_key.protocol != lifecycle::UDP;
     halves.other.life = match (halves.is_reply(), signal) {
@@ -137,10 +149,10 @@ fn restore(halves: &mut Halves, signal: Signal, now: u32) -> bool {
         (true, _) => opening(now),
         (false, _) => cached(now),
     };
-    !matches!(
-        enter(Table::Unassured, &halves.other_key, &halves.other),
-        Entered::Taken
-    )
+    match enter(Table::Unassured, &halves.other_key, &halves.other) {
+        Entered::Taken => Restored::Taken,
+        Entered::Done | Entered::Refused => Restored::Entered,
+    }
 }
 
 /// Notes in a backend's half that the connection was refreshed.
@@ -155,10 +167,10 @@ fn refresh(table: Table, key: &Tuple, now: u32) {
 
 /// Moves a connection to where nothing evicts it, if there is room.
 #[inline(always)]
-fn assure(halves: &mut Halves) -> bool {
+fn assure(halves: &mut Halves) {
     let service = halves.one.service;
     if !holdings::take(service) {
-        return false;
+        return;
     }
     if let Some(other) = pointer(Table::Unassured, &halves.other_key) {
         // SAFETY: as in `partner`.
@@ -179,17 +191,15 @@ fn assure(halves: &mut Halves) -> bool {
     }
     remove(Table::Unassured, forward_key);
     remove(Table::Unassured, reply_key);
-    true
 }
 
 /// The connection stays where it is.
 #[inline(always)]
-fn decline(service: u32, why: Entered) -> bool {
+fn decline(service: u32, why: Entered) {
     match why {
         Entered::Refused => holdings::refuse(service),
         _ => holdings::give_back(service),
     }
-    false
 }
 
 /// Life of a connection of which the backend was heard.

@@ -55,6 +55,17 @@ impl Slot {
         unsafe { ptr::read_volatile(self.mark) }
     }
 
+    /// Keeps the element from being the next that makes room.
+    #[inline(always)]
+    pub(crate) fn touch(self, mark: Mark, now: u32) {
+        if mark.idle(now) == 0 {
+            return;
+        }
+        // SAFETY: as above. If it fails, the element is another one, or another
+        // packet was faster.
+        unsafe { atomic::swap(self.mark.cast(), mark.word, mark.seen(now).word) };
+    }
+
     #[inline(always)]
     fn write(self, mark: Mark) {
         // SAFETY: as above.
@@ -76,16 +87,6 @@ pub(crate) fn find(key: &Tuple) -> Option<(Slot, Mark)> {
     let slot = slot(UNASSURED.get_ptr_mut(set)?, way)?;
     let mark = slot.mark();
     (mark.tag() == tag && slot.has(key)).then_some((slot, mark))
-}
-
-/// Keeps the element from being the next that makes room.
-#[inline(always)]
-pub(crate) fn touch(key: &Tuple, now: u32) {
-    if let Some((slot, mark)) = find(key) {
-        // SAFETY: one aligned word of the map. If it fails, the element is another
-        // one, or another packet was faster.
-        unsafe { atomic::swap(slot.mark.cast(), mark.word, mark.seen(now).word) };
-    }
 }
 
 /// The set that an element with a key belongs to.
@@ -203,10 +204,13 @@ fn sit_locked(
     unsafe {
         (*slot.element).key.set(key);
         copy_connection(connection, slot.connection());
-        ptr::write_volatile(&raw mut (*set).changes, seen.wrapping_add(1));
     }
     barrier();
     slot.write(before.next(tag, now));
+    barrier();
+    // Last: who has seen the number has seen the mark.
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(&raw mut (*set).changes, seen.wrapping_add(1)) };
     Seated::Done
 }
 

@@ -28,6 +28,7 @@ mod ports;
 mod refusals;
 mod rig;
 mod room;
+mod sets;
 mod shapes;
 mod shortcuts;
 mod tables;

@@ -14,6 +14,7 @@ use lb_agent::{
         Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, echo_key, endpoint_frontends,
         frontend_key,
     },
+    connections::{Limits, Settings},
     dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
     interfaces::{Kind, Peer},
     model::{self, ObjectName},
@@ -65,12 +66,21 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(xdp: XdpModeOption) -> Self {
-        Self::open(xdp, ShortcutOption::Never)
+        Self::open(xdp, ShortcutOption::Never, Limits::default())
+    }
+
+    /// One that takes so many unassured connections.
+    pub(crate) fn with_room(unassured: u32) -> Self {
+        let limits = Limits {
+            unassured,
+            ..Limits::default()
+        };
+        Self::open(XdpModeOption::Native, ShortcutOption::Never, limits)
     }
 
     /// One that takes shortcuts, and knows the link-layer addresses of its pods.
     pub(crate) fn with_shortcuts(xdp: XdpModeOption) -> Self {
-        let mut rig = Self::open(xdp, ShortcutOption::Always);
+        let mut rig = Self::open(xdp, ShortcutOption::Always, Limits::default());
         rig.netns().ip(&known_pods()).unwrap();
         rig.take_shortcuts(true);
         rig
@@ -80,7 +90,7 @@ impl Rig {
         self.dataplane.set_shortcut(taken).unwrap();
     }
 
-    fn open(xdp: XdpModeOption, shortcut: ShortcutOption) -> Self {
+    fn open(xdp: XdpModeOption, shortcut: ShortcutOption, limits: Limits) -> Self {
         let lab = Lab::new(&LabOptions {
             nodes: 1,
             firewall: Some(SILENCE.to_owned()),
@@ -93,7 +103,10 @@ impl Rig {
             bpffs: lab.pins(1),
             xdp,
             tc: TcModeOption::Auto,
-            connections: lb_agent::connections::Settings::default(),
+            connections: Settings {
+                limits,
+                ..Settings::default()
+            },
             shortcut,
             trace_packets: false,
         };
@@ -288,6 +301,20 @@ impl Rig {
             fragment.seen = fragment.seen.wrapping_sub(seconds * 1000);
             map.insert(key, fragment, 0).unwrap();
         }
+    }
+
+    /// Other programs that work on the same maps, and the interfaces by name.
+    pub(crate) fn beside(&self) -> (Dataplane, BTreeMap<String, u32>) {
+        let options = Options {
+            bpffs: self.pins(),
+            xdp: XdpModeOption::Off,
+            tc: TcModeOption::Auto,
+            connections: Settings::default(),
+            shortcut: ShortcutOption::Never,
+            trace_packets: false,
+        };
+        let opened = self.netns().run(|| Dataplane::open(&options));
+        (opened.unwrap(), self.indices.clone())
     }
 
     /// The node's namespace.

@@ -92,6 +92,10 @@ impl Tables {
         self.of(table).keys().unwrap().len()
     }
 
+    pub(crate) fn keys(&self, table: Table) -> Vec<Tuple> {
+        self.of(table).keys().unwrap()
+    }
+
     /// Whether the programs look for the key in the tables.
     pub(crate) fn may_hold(&self, key: &Tuple) -> bool {
         let mark = known::Mark::of(key.check());

@@ -1,0 +1,167 @@
+//! Sets of the table of unassured connections: who makes room, and what two CPUs
+//! enter at once.
+
+use std::{
+    collections::BTreeSet,
+    hint,
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use lb_agent::dataplane::XdpModeOption;
+use lb_common::{
+    Tuple, Verdict,
+    sets::{self, Place, WAYS},
+};
+use lb_tests::{
+    lab::{Family, Protocol},
+    packet::test_run,
+};
+
+use crate::{
+    first,
+    frame::{ACK, Frame, SYN},
+    line::{ANSWERS, ASKS, INWARD, Line, THROUGH},
+    rig::Rig,
+    socket,
+    tables::{Table, tuple},
+    wiring::inner,
+};
+
+const LEAST: u32 = 1 << 10;
+
+/// Clients of the line, other than its own.
+fn strangers(line: &Line<'_>) -> impl Iterator<Item = SocketAddr> + use<> {
+    let family = line.family;
+    (101..=250_u8)
+        .flat_map(move |host| (1..=200_u16).map(move |port| socket(inner(60, host), family, port)))
+}
+
+fn set_of(rig: &Rig, key: &Tuple, unassured: u32) -> u32 {
+    let secret = rig.tables.settings().secret;
+    Place::of(key, &secret, sets::sets(2 * unassured)).set
+}
+
+/// Clients whose connections' both keys share one set with nothing else that they
+/// enter: that of `key`.
+fn neighbours(line: &Line<'_>, key: &Tuple, count: usize) -> Vec<SocketAddr> {
+    let set = set_of(line.rig, key, LEAST);
+    let shares = |client: &SocketAddr| {
+        let forward = tuple(line.protocol, *client, line.frontend);
+        let reply = tuple(line.protocol, line.backend, *client);
+        set_of(line.rig, &forward, LEAST) == set && set_of(line.rig, &reply, LEAST) != set
+    };
+    strangers(line).filter(shares).take(count).collect()
+}
+
+fn ask(line: &mut Line<'_>, client: SocketAddr) {
+    let frame = Frame::new(first(line.protocol), client, line.frontend).bytes();
+    let verdict = line.rig.run(INWARD.request, &frame).verdict;
+    assert!(
+        matches!(verdict, Verdict::Opened | Verdict::Forward),
+        "{verdict:?}"
+    );
+}
+
+fn tick() {
+    thread::sleep(Duration::from_millis(25));
+}
+
+/// One that was seen once more meanwhile is not the one that was seen last the
+/// longest ago.
+#[test]
+fn a_full_set_gives_up_the_one_seen_last_the_longest_ago() {
+    for seen_again in [false, true] {
+        let mut rig = Rig::with_room(LEAST);
+        let mut line = Line::new(&mut rig, &INWARD, Family::V4, Protocol::Tcp);
+        let own = line.forward_key();
+        let mut clients = neighbours(&line, &own, WAYS + 1);
+        let late = clients.split_off(WAYS);
+        let keys: Vec<Tuple> = clients
+            .iter()
+            .map(|client| tuple(line.protocol, *client, line.frontend))
+            .collect();
+        for client in &clients {
+            ask(&mut line, *client);
+            tick();
+        }
+        assert!(keys.iter().all(|key| line.rig.tables.find(key).is_some()));
+        if seen_again {
+            thread::sleep(Duration::from_millis(1100));
+            ask(&mut line, clients[0]);
+        }
+        ask(&mut line, late[0]);
+        let gone: Vec<usize> = (0..WAYS)
+            .filter(|&index| line.rig.tables.find(&keys[index]).is_none())
+            .collect();
+        assert_eq!(gone, [usize::from(seen_again)]);
+    }
+}
+
+/// Whatever is in the way of its being assured.
+#[test]
+fn a_flow_that_goes_on_outlasts_a_flood() {
+    // Too few to fill a set twice over between two packets.
+    const EACH: usize = 100;
+    const ROUNDS: usize = 200;
+    for protocol in Protocol::ALL {
+        let mut rig = Rig::with_room(LEAST);
+        rig.tables.set_quota(0);
+        let mut line = Line::new(&mut rig, &INWARD, Family::V4, protocol);
+        line.exchange(&[(ASKS, SYN), (ANSWERS, SYN | ACK), (ASKS, ACK)]);
+        let strangers: Vec<_> = strangers(&line).take(EACH * ROUNDS).collect();
+        for (round, strangers) in strangers.chunks(EACH).enumerate() {
+            for stranger in strangers {
+                ask(&mut line, *stranger);
+            }
+            let verdicts = [line.pass((ASKS, ACK)), line.pass((ANSWERS, ACK))];
+            assert_eq!(
+                verdicts,
+                [Verdict::Forward, Verdict::Reply],
+                "{protocol} {round}"
+            );
+        }
+    }
+}
+
+/// From clients of the same ports, or from the same client.
+#[test]
+fn two_cpus_at_once_enter_no_key_twice() {
+    const ROUNDS: u16 = 1_600;
+    for protocol in Protocol::ALL {
+        let mut rig = Rig::new(XdpModeOption::Native);
+        let line = Line::new(&mut rig, &THROUGH, Family::V4, protocol);
+        let frontend = line.frontend;
+        let mut programs = [rig.beside(), rig.beside()];
+        let meet = AtomicU32::new(0);
+        let netns = rig.netns();
+        thread::scope(|scope| {
+            for (number, (dataplane, indices)) in (0_u8..).zip(&mut programs) {
+                let meet = &meet;
+                let run = move || {
+                    for round in 0..ROUNDS {
+                        let host = if round % 8 == 0 { 1 } else { number + 1 };
+                        let client = socket(inner(60, host), Family::V4, 1_024 + round);
+                        let frame = Frame::new(first(protocol), client, frontend).bytes();
+                        meet.fetch_add(1, Ordering::SeqCst);
+                        while meet.load(Ordering::SeqCst) < 2 * (u32::from(round) + 1) {
+                            hint::spin_loop();
+                        }
+                        test_run(dataplane, THROUGH.request, |name| indices[name], &frame).unwrap();
+                    }
+                };
+                scope.spawn(move || netns.run(run));
+            }
+        });
+        let table = rig.dataplane().connection_table().unwrap();
+        let open = table.iter().count();
+        let both = usize::from(ROUNDS);
+        let once = both.div_ceil(8);
+        assert_eq!(open, 2 * both - once, "{protocol}");
+        let keys = rig.tables.keys(Table::Unassured);
+        let distinct: BTreeSet<Tuple> = keys.iter().copied().collect();
+        assert_eq!(distinct.len(), keys.len(), "{protocol}");
+    }
+}
