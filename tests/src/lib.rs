@@ -6,6 +6,7 @@ pub mod bench;
 pub mod conformance;
 pub mod demo;
 pub mod fuzz;
+mod instruction;
 pub mod lab;
 pub mod packet;
 pub mod verifier;

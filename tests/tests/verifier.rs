@@ -2,7 +2,8 @@
 
 use std::{fs, io};
 
-use lb_tests::verifier::{LIMIT, Table, kernel, measure};
+use lb_agent::dataplane::Dataplane;
+use lb_tests::verifier::{LIMIT, Program, STACK_LIMIT, Stack, Table, kernel, measure};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verifier.md");
 
@@ -14,10 +15,14 @@ const TOLERANCE: u32 = 20;
 #[test]
 fn programs_leave_room_and_are_as_documented() {
     let programs = measure().unwrap();
+    let stacks = Stack::read(Dataplane::object()).unwrap();
     for program in &programs {
         let instructions = program.statistics.instructions;
         let row = Table::row(program);
         assert!(instructions <= MOST, "{row}: {instructions} instructions");
+        if program.traced {
+            assert_frames_cover(program, &stacks[&program.name]);
+        }
     }
     let (documented_on, rows) = match fs::read_to_string(DOCUMENT) {
         Ok(text) => Table::read(&text).unwrap(),
@@ -39,6 +44,30 @@ fn programs_leave_room_and_are_as_documented() {
             off <= was * TOLERANCE,
             "{name}: {is} instructions, documented are {was}; {REMEDY}"
         );
+    }
+}
+
+#[test]
+fn every_chain_of_calls_fits_the_stack_of_linux_6_1() {
+    let stacks = Stack::read(Dataplane::object()).unwrap();
+    for stack in stacks.values() {
+        let chain = stack.deepest();
+        let bytes = chain.bytes();
+        assert!(
+            bytes <= STACK_LIMIT,
+            "{chain}: {bytes} of {STACK_LIMIT} bytes with each rounded up to 32"
+        );
+    }
+}
+
+/// With a trace, the verifier finds every function in use and takes none out.
+fn assert_frames_cover(program: &Program, Stack(frames): &Stack) {
+    let row = Table::row(program);
+    let seen = &program.statistics.stack;
+    assert_eq!(frames.len(), seen.len(), "{row}: functions");
+    for (frame, seen) in frames.iter().zip(seen) {
+        let (function, bytes) = (&frame.function, frame.bytes);
+        assert!(bytes >= *seen, "{row}: {function} {bytes}, but {seen} seen");
     }
 }
 

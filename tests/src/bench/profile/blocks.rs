@@ -7,11 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    Span,
-    bytecode::Bytecode,
-    instruction::{self, ARGUMENTS, Flow, GENERAL, R0, Registers},
-};
+use super::{Span, bytecode::Bytecode};
+use crate::instruction::{self, ARGUMENTS, Flow, GENERAL, R0, Registers};
 
 pub(super) struct Blocks {
     /// In the order of the instructions, which they cover.

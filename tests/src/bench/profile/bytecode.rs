@@ -19,10 +19,8 @@ use aya_obj::{
     },
 };
 
-use super::{
-    instruction,
-    kernel::{self, Image, Load},
-};
+use super::kernel::{self, Image, Load};
+use crate::instruction;
 
 pub(super) struct Bytecode {
     pub(super) instructions: Vec<bpf_insn>,

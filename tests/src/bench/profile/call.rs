@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::{
     blocks::{Block, numbered},
     bytecode::Bytecode,
-    instruction,
 };
+use crate::instruction;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,10 +12,10 @@ use super::{
     blocks::Blocks,
     bytecode::{Bytecode, known_to_aya},
     call::{self, Call},
-    instruction::{self, Flow},
     kernel::Counters,
     machine,
 };
+use crate::instruction::{self, Flow};
 
 /// One program, loaded once for each part of its blocks: the verifier has a
 /// limit that counting takes from.
@@ -177,11 +177,7 @@ fn rewrite(
     };
     for (number, it) in super::blocks::numbered(code, 0..code.instructions.len()) {
         let new = &mut instructions[at[number]];
-        let called = match instruction::call(number, it) {
-            Some(instruction::Call::Function(target)) => Some(target),
-            _ => instruction::callback(number, it),
-        };
-        if let Some(target) = called {
+        if let Some(target) = instruction::function(number, it) {
             new.imm = distance(number, target)?;
         }
         match instruction::flow(number, it) {

@@ -5,12 +5,8 @@ use std::{collections::BTreeMap, ops::Range};
 use anyhow::{Context as _, Result, ensure};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
-use super::{
-    Span,
-    bytecode::Bytecode,
-    instruction::{self, Flow},
-    kernel::Image,
-};
+use super::{Span, bytecode::Bytecode, kernel::Image};
+use crate::instruction::{self, Flow};
 
 /// One for each instruction of the program, none for what the kernel removed.
 pub(super) fn spans(code: &Bytecode, image: &Image) -> Result<Vec<Span>> {

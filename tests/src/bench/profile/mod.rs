@@ -4,7 +4,6 @@ mod blocks;
 mod bytecode;
 mod call;
 mod counted;
-mod instruction;
 mod kernel;
 mod machine;
 mod span;

@@ -3,18 +3,18 @@
 use aya_obj::generated::{bpf_func_id, bpf_insn};
 
 /// One bit for each register.
-pub(super) type Registers = u16;
+pub(crate) type Registers = u16;
 
-pub(super) const R0: Registers = 1;
+pub(crate) const R0: Registers = 1;
 /// The arguments of a call.
-pub(super) const ARGUMENTS: Registers = 0b11_1110;
+pub(crate) const ARGUMENTS: Registers = 0b11_1110;
 /// Those that a call leaves without a value.
-pub(super) const SCRATCH: Registers = R0 | ARGUMENTS;
+pub(crate) const SCRATCH: Registers = R0 | ARGUMENTS;
 /// All but the frame pointer.
-pub(super) const GENERAL: Registers = 0b11_1111_1111;
+pub(crate) const GENERAL: Registers = 0b11_1111_1111;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     Next,
     Jump(usize),
     /// There, or to the next one.
@@ -23,7 +23,7 @@ pub(super) enum Flow {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Call {
+pub(crate) enum Call {
     Helper(i32),
     /// The instruction that the function begins with.
     Function(usize),
@@ -40,6 +40,8 @@ const JMP32: u8 = 6;
 
 const LOAD_IMMEDIATE: u8 = 0x18;
 const MOV: u8 = 0xb0;
+const COPY: u8 = 0xbf;
+const ADD_IMMEDIATE: u8 = 0x07;
 const JUMP_ALWAYS: u8 = 0x00;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
@@ -50,27 +52,29 @@ const FETCH: i32 = 0x01;
 const COMPARE_EXCHANGE: i32 = 0xf1;
 const LOAD_ACQUIRE: i32 = 0x100;
 
+const FRAME_POINTER: u8 = 10;
+
 /// What src_reg says of a call, or of a wide load.
 const PSEUDO_CALL: u8 = 1;
 const PSEUDO_MAP_FD: u8 = 1;
 const PSEUDO_MAP_VALUE: u8 = 2;
 const PSEUDO_FUNC: u8 = 4;
 
-pub(super) const fn is_wide(it: &bpf_insn) -> bool {
+pub(crate) const fn is_wide(it: &bpf_insn) -> bool {
     it.code == LOAD_IMMEDIATE
 }
 
 /// A jump with a distance of 32 bits.
-pub(super) const fn is_far(it: &bpf_insn) -> bool {
+pub(crate) const fn is_far(it: &bpf_insn) -> bool {
     it.code & 7 == JMP32
 }
 
 /// The descriptor of the map that a wide load takes the address of.
-pub(super) fn map(it: &bpf_insn) -> Option<i32> {
+pub(crate) fn map(it: &bpf_insn) -> Option<i32> {
     (is_wide(it) && it.src_reg() == PSEUDO_MAP_FD).then_some(it.imm)
 }
 
-pub(super) fn flow(at: usize, it: &bpf_insn) -> Flow {
+pub(crate) fn flow(at: usize, it: &bpf_insn) -> Flow {
     let to = |distance: i32| (at + 1).wrapping_add_signed(distance as isize);
     match (it.code & 7, it.code & 0xf0) {
         _ if it.code == EXIT => Flow::Exit,
@@ -82,7 +86,7 @@ pub(super) fn flow(at: usize, it: &bpf_insn) -> Flow {
     }
 }
 
-pub(super) fn call(at: usize, it: &bpf_insn) -> Option<Call> {
+pub(crate) fn call(at: usize, it: &bpf_insn) -> Option<Call> {
     if it.code != CALL {
         return None;
     }
@@ -93,14 +97,39 @@ pub(super) fn call(at: usize, it: &bpf_insn) -> Option<Call> {
     })
 }
 
-/// The function that a wide load takes the address of.
-pub(super) fn callback(at: usize, it: &bpf_insn) -> Option<usize> {
-    let is_one = is_wide(it) && it.src_reg() == PSEUDO_FUNC;
-    is_one.then(|| (at + 1).wrapping_add_signed(it.imm as isize))
+/// The function that it calls, or takes the address of.
+pub(crate) fn function(at: usize, it: &bpf_insn) -> Option<usize> {
+    if let Some(Call::Function(target)) = call(at, it) {
+        return Some(target);
+    }
+    let is_callback = is_wide(it) && it.src_reg() == PSEUDO_FUNC;
+    is_callback.then(|| (at + 1).wrapping_add_signed(it.imm as isize))
+}
+
+/// Bytes of stack that a function's instructions reach, in whole words, by way
+/// of the frame pointer or of a copy that is moved down right away.
+pub(crate) fn stack(function: &[bpf_insn]) -> u32 {
+    let offsets = function.windows(2).map(|pair| {
+        let (it, next) = (&pair[0], &pair[1]);
+        match it.code & 7 {
+            LDX if it.src_reg() == FRAME_POINTER => it.off.into(),
+            ST | STX if it.dst_reg() == FRAME_POINTER => it.off.into(),
+            _ if it.code == COPY
+                && it.src_reg() == FRAME_POINTER
+                && next.code == ADD_IMMEDIATE
+                && next.dst_reg() == it.dst_reg() =>
+            {
+                next.imm
+            }
+            _ => 0,
+        }
+    });
+    let lowest = offsets.min().unwrap_or_default().min(0);
+    lowest.unsigned_abs().next_multiple_of(8)
 }
 
 /// Registers whose values it needs, and those that it gives others.
-pub(super) fn reads_and_writes(it: &bpf_insn) -> (Registers, Registers) {
+pub(crate) fn reads_and_writes(it: &bpf_insn) -> (Registers, Registers) {
     let (to, from) = (1 << it.dst_reg(), 1 << it.src_reg());
     let if_register = |registers| match it.code & SOURCE_IS_REGISTER {
         0 => 0,
@@ -145,7 +174,7 @@ fn arguments(it: &bpf_insn) -> Registers {
 
 /// Adds 1 to the word at `offset` of the only element of the map, by way of two
 /// registers.
-pub(super) fn count(map: i32, offset: u32, through: [u8; 2]) -> [bpf_insn; 4] {
+pub(crate) fn count(map: i32, offset: u32, through: [u8; 2]) -> [bpf_insn; 4] {
     let [at, one] = through;
     [
         new(LOAD_IMMEDIATE, at, PSEUDO_MAP_VALUE, map),
@@ -163,5 +192,33 @@ fn new(code: u8, to: u8, from: u8, imm: i32) -> bpf_insn {
         _bitfield_1: bpf_insn::new_bitfield_1(to, from),
         off: 0,
         imm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_reach_is_the_stack() {
+        let exit = new(EXIT, 0, 0, 0);
+        let at = |offset, it| bpf_insn { off: offset, ..it };
+        let load = at(-8, new(0x79, 1, FRAME_POINTER, 0));
+        let store = at(-16, new(0x7b, FRAME_POINTER, 1, 0));
+        let zero = at(-4, new(0x62, FRAME_POINTER, 0, 0));
+        let elsewhere = at(-64, new(0x7b, 1, FRAME_POINTER, 0));
+        let copy = new(COPY, 2, FRAME_POINTER, 0);
+        let down = new(ADD_IMMEDIATE, 2, 0, -40);
+        let other = new(ADD_IMMEDIATE, 3, 0, -48);
+        for (function, bytes) in [
+            (&[exit][..], 0),
+            (&[zero, exit], 8),
+            (&[load, store, zero, exit], 16),
+            (&[elsewhere, exit], 0),
+            (&[store, copy, down, exit], 40),
+            (&[copy, other, exit], 0),
+        ] {
+            assert_eq!(stack(function), bytes, "{function:?}");
+        }
     }
 }
