@@ -7,10 +7,11 @@ pub const HEADER: usize = 14;
 /// Tuples a run, at most: one page has to hold them.
 pub const ROOM: usize = 64;
 
-/// [`HEADER`]'s mark for the table of assured connections.
-pub const ASSURED: u32 = 0;
-/// The same for the table of the others.
-pub const UNASSURED: u32 = 1;
+/// [`HEADER`]'s mark for the table of assured connections that their sets have no
+/// room for.
+pub const OVERFLOW: u32 = 0;
+/// The same for the sets.
+pub const SETS: u32 = 1;
 
 /// What becomes of a tuple's element; the program writes it into
 /// [`crate::Tuple::reserved`].

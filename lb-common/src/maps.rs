@@ -3,7 +3,7 @@
 use crate::{
     Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
     FrontendKey, Holdings, Hop, Interface, NetworkKey, Settings, Tuple, known,
-    sets::{self, Element, Mark, Set},
+    sets::{self, Element, Mark, Secret, Set},
     verdict::COUNTERS,
 };
 
@@ -12,6 +12,7 @@ pub const SLOTS: usize = 1 << 21;
 pub const BACKENDS: usize = 1 << 19;
 /// Elements, two a connection.
 pub const ASSURED: usize = 1 << 18;
+/// What the table of sets is for.
 pub const UNASSURED: usize = 1 << 17;
 pub const HOLDINGS: usize = 1 << 17;
 pub const FRAGMENTS: usize = 1 << 13;
@@ -53,7 +54,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 14] = [
+pub const ALL: [Map; 15] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -75,6 +76,7 @@ pub const ALL: [Map; 14] = [
         value: &[Backend::LAYOUT],
         max_entries: BACKENDS as u32,
     },
+    // Those that their sets have no room for.
     Map {
         name: "ASSURED",
         kind: "hash",
@@ -83,7 +85,7 @@ pub const ALL: [Map; 14] = [
         max_entries: ASSURED as u32,
     },
     Map {
-        name: "UNASSURED",
+        name: "CONNECTIONS",
         kind: "array",
         key: "u32",
         value: &[
@@ -95,6 +97,13 @@ pub const ALL: [Map; 14] = [
             Hop::LAYOUT,
         ],
         max_entries: sets::sets(UNASSURED as u32),
+    },
+    Map {
+        name: "SECRET",
+        kind: "array",
+        key: "u32",
+        value: &[Secret::LAYOUT],
+        max_entries: 1,
     },
     Map {
         name: "KNOWN",

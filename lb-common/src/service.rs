@@ -1,6 +1,6 @@
 //! What the agent tells the dataplane: frontends, their backends, interfaces.
 
-use crate::{address::Address, layout::layout, lifecycle::TIMEOUTS, sets::SECRET};
+use crate::{address::Address, layout::layout, lifecycle::TIMEOUTS};
 
 layout! {
     /// Exact match of a packet's destination.
@@ -204,7 +204,7 @@ impl NetworkKey {
 
 layout! {
     /// What goes for all Services.
-    pub struct Settings: 224 {
+    pub struct Settings: 184 {
         /// Every clusterIP and every network of [`NetworkKey::SERVICES`]
         /// equals `covers` where `masks` has ones: IPv4, then IPv6. Packets
         /// to elsewhere need no closer look.
@@ -225,8 +225,6 @@ layout! {
         /// connections remember of them is outdated.
         pub routes: u32,
         pub reserved: u32,
-        /// What [`crate::sets::Place`] is keyed with, for as long as the map lives.
-        pub secret: [u32; SECRET],
     }
 }
 

@@ -1,6 +1,7 @@
-//! The table of unassured connections: sets of a few elements. A hash of its key
-//! says in which set an element is. Where a set is full, a new element takes the
-//! place of the one that was seen last the longest ago.
+//! The table of connections: sets of a few elements. A hash of its key says in which
+//! set an element is. Where a set is full, a new element takes the place of the
+//! unassured one that was seen last the longest ago. Of a set, only so many may be
+//! assured; more go to another table.
 //!
 //! The hash is keyed: who could choose packets that share a set could have any
 //! connection in it forgotten.
@@ -9,13 +10,16 @@ use crate::{connection::Connection, connection::Tuple, layout::layout};
 
 /// Elements of a set.
 pub const WAYS: usize = 7;
+/// Those of them that may be assured: the rest is what [`sets`] counts on.
+pub const ASSURED: usize = WAYS - FOR_UNASSURED;
+const FOR_UNASSURED: usize = WAYS.div_ceil(2);
 
-/// How many sets there are for so many elements. The hash fills sets unevenly: of
+/// How many sets there are for so many unassured elements. The hash fills sets unevenly: of
 /// as many elements as they are for, 2 % are more than their set takes; of half as
 /// many, 0.07 %.
 #[must_use]
 pub const fn sets(elements: u32) -> u32 {
-    elements.div_ceil(WAYS.div_ceil(2) as u32)
+    elements.div_ceil(FOR_UNASSURED as u32)
 }
 
 layout! {
@@ -50,10 +54,11 @@ layout! {
 }
 
 layout! {
-    /// One word: the element's tag, or 0 if there is none (upper half), a version
-    /// (eight bits), and the lower bits of the jiffies when it was seen last.
+    /// One word: the element's tag, or 0 if there is none (upper half), whether it is
+    /// assured (a bit), a version (seven bits), and the lower bits of the jiffies when
+    /// it was seen last.
     pub struct Mark: 8 {
-        pub word: u64,
+        pub packed: u64,
     }
 }
 
@@ -61,6 +66,8 @@ impl Mark {
     const VERSION: u32 = 24;
     /// Of the jiffies, those that a mark holds.
     const SEEN: u32 = (1 << Self::VERSION) - 1;
+    const ASSURED: u32 = 1 << 31;
+    const VERSIONS: u32 = !Self::SEEN & !Self::ASSURED;
     /// More than [`Self::idle`] of any element.
     pub const FREE: u32 = 1 << Self::VERSION;
 
@@ -68,9 +75,9 @@ impl Mark {
     #[inline(always)]
     #[must_use]
     pub const fn next(self, tag: u32, now: u32) -> Self {
-        let version = (self.word as u32).wrapping_add(Self::FREE) & !Self::SEEN;
+        let version = (self.packed as u32).wrapping_add(Self::FREE) & Self::VERSIONS;
         Self {
-            word: (tag as u64) << 32 | (version | now & Self::SEEN) as u64,
+            packed: (tag as u64) << 32 | (version | now & Self::SEEN) as u64,
         }
     }
 
@@ -79,7 +86,7 @@ impl Mark {
     #[must_use]
     pub const fn cleared(self) -> Self {
         Self {
-            word: (self.word as u32 & !Self::SEEN) as u64,
+            packed: (self.packed as u32 & Self::VERSIONS) as u64,
         }
     }
 
@@ -88,28 +95,57 @@ impl Mark {
     #[must_use]
     pub const fn seen(self, now: u32) -> Self {
         Self {
-            word: self.word & !(Self::SEEN as u64) | (now & Self::SEEN) as u64,
+            packed: self.packed & !(Self::SEEN as u64) | (now & Self::SEEN) as u64,
         }
+    }
+
+    /// The same element, but none [`Self::is_of`] the marks that it had.
+    #[inline(always)]
+    #[must_use]
+    pub const fn renewed(self) -> Self {
+        let Self { packed } = self.next(self.tag(), self.packed as u32);
+        Self {
+            packed: packed | self.packed & Self::ASSURED as u64,
+        }
+    }
+
+    /// The same element, assured or not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_assured(self, assured: bool) -> Self {
+        let packed = self.packed & !(Self::ASSURED as u64);
+        Self {
+            packed: match assured {
+                true => packed | Self::ASSURED as u64,
+                false => packed,
+            },
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_assured(self) -> bool {
+        self.packed & Self::ASSURED as u64 != 0
     }
 
     /// Whether both are of the same element.
     #[inline(always)]
     #[must_use]
     pub const fn is_of(self, other: Self) -> bool {
-        (self.word ^ other.word) & !(Self::SEEN as u64) == 0
+        (self.packed ^ other.packed) & !((Self::SEEN | Self::ASSURED) as u64) == 0
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn tag(self) -> u32 {
-        (self.word >> 32) as u32
+        (self.packed >> 32) as u32
     }
 
     /// Jiffies since the element was seen last, as far as the mark can tell.
     #[inline(always)]
     #[must_use]
     pub const fn idle(self, now: u32) -> u32 {
-        now.wrapping_sub(self.word as u32) & Self::SEEN
+        now.wrapping_sub(self.packed as u32) & Self::SEEN
     }
 }
 
@@ -122,21 +158,25 @@ pub struct Place {
     pub tag: u32,
 }
 
-/// Words that the keyed hash takes.
-pub const SECRET: usize = 10;
+layout! {
+    /// What the hash is keyed with; all zero: nothing yet.
+    pub struct Secret: 40 {
+        pub words: [u32; 10],
+    }
+}
 
 impl Place {
     /// NH of the secret (RFC 4418, section 5.2.2), mixed.
     #[inline(always)]
     #[must_use]
-    pub const fn of(key: &Tuple, secret: &[u32; SECRET], sets: u32) -> Self {
+    pub const fn of(key: &Tuple, secret: &Secret, sets: u32) -> Self {
         const fn product(a: u32, b: u32) -> u64 {
             (a as u64).wrapping_mul(b as u64)
         }
         let [a, b, c, d] = key.source.words;
         let [e, f, g, h] = key.destination.words;
         let ports = (key.source_port as u32) << 16 | key.destination_port as u32;
-        let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = *secret;
+        let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = secret.words;
         let sum = product(a.wrapping_add(k0), b.wrapping_add(k1))
             .wrapping_add(product(c.wrapping_add(k2), d.wrapping_add(k3)))
             .wrapping_add(product(e.wrapping_add(k4), f.wrapping_add(k5)))
@@ -154,11 +194,11 @@ impl Place {
 }
 
 impl Set {
-    /// Keys and connections that are there.
-    pub fn iter(&self) -> impl Iterator<Item = &Element> {
+    /// Elements that are there, and whether each is assured.
+    pub fn iter(&self) -> impl Iterator<Item = (&Element, bool)> {
         let all = self.marks.iter().zip(&self.elements);
         let taken = all.filter(|(mark, _)| mark.tag() != 0);
-        taken.map(|(_, element)| element)
+        taken.map(|(mark, element)| (element, mark.is_assured()))
     }
 
     /// Index of the element with this key.
@@ -168,9 +208,9 @@ impl Set {
     }
 
     /// Index of what makes room for an element with this tag: the one that has it,
-    /// or the one that was seen last the longest ago.
+    /// or the unassured one that was seen last the longest ago.
     #[must_use]
-    pub fn room(&self, tag: u32, now: u32) -> usize {
+    pub fn room(&self, tag: u32, now: u32) -> Option<usize> {
         const FREE: i64 = Mark::FREE as i64;
         let rank = |mark: Mark| match mark.tag() {
             held if held == tag => FREE + 1,
@@ -182,8 +222,8 @@ impl Set {
             },
         };
         (0..WAYS)
+            .filter(|&way| !self.marks[way].is_assured() || self.marks[way].tag() == tag)
             .max_by_key(|&way| rank(self.marks[way]))
-            .unwrap_or_default()
     }
 }
 
@@ -192,18 +232,20 @@ mod tests {
     use super::*;
     use crate::address::Address;
 
-    const KEYED: [u32; SECRET] = [
-        0x1234_5671,
-        0x89ab_cde3,
-        0x0f1e_2d35,
-        0x4b5a_6977,
-        0x8796_a5b9,
-        0xc3d2_e1fb,
-        0x1357_9bdf,
-        0x2468_ace1,
-        0x9e37_79b3,
-        0x7f4a_7c15,
-    ];
+    const KEYED: Secret = Secret {
+        words: [
+            0x1234_5671,
+            0x89ab_cde3,
+            0x0f1e_2d35,
+            0x4b5a_6977,
+            0x8796_a5b9,
+            0xc3d2_e1fb,
+            0x1357_9bdf,
+            0x2468_ace1,
+            0x9e37_79b3,
+            0x7f4a_7c15,
+        ],
+    };
 
     fn key(number: u32) -> Tuple {
         Tuple {
@@ -233,7 +275,9 @@ mod tests {
 
     #[test]
     fn another_secret_is_another_order() {
-        let another = KEYED.map(|word| word.rotate_left(7));
+        let another = Secret {
+            words: KEYED.words.map(|word| word.rotate_left(7)),
+        };
         let same = (0..1000).filter(|&number| {
             let [a, b] = [KEYED, another].map(|secret| Place::of(&key(number), &secret, 1 << 12));
             a.set == b.set
@@ -253,6 +297,14 @@ mod tests {
         let again = first.cleared().next(7, 0x0123_4567);
         assert!(!again.is_of(first) && !first.cleared().is_of(first));
         assert_eq!(first.cleared().tag(), 0);
+        let assured = first.with_assured(true);
+        assert!(assured.is_assured() && assured.is_of(first) && !first.is_assured());
+        assert!(assured.seen(9).is_assured() && !assured.cleared().is_assured());
+        assert!(!assured.next(7, 1).is_assured());
+        assert_eq!(assured.with_assured(false), first);
+        let renewed = assured.renewed();
+        assert!(renewed.is_assured() && !renewed.is_of(assured));
+        assert_eq!((renewed.tag(), renewed.idle(0x0123_4570)), (7, 9));
         let mut mark = free;
         for _ in 0..300 {
             let next = mark.next(7, 1);
@@ -268,17 +320,24 @@ mod tests {
         for (way, mark) in set.marks.iter_mut().enumerate() {
             *mark = mark.next(way as u32 + 1, 100 + way as u32);
         }
-        assert_eq!(set.room(99, 200), 0);
-        assert_eq!(set.room(5, 200), 4);
-        assert_eq!(set.room(99, 103), 0);
+        assert_eq!(set.room(99, 200), Some(0));
+        assert_eq!(set.room(5, 200), Some(4));
+        assert_eq!(set.room(99, 103), Some(0));
         set.marks[0] = set.marks[0].seen(200);
-        assert_eq!(set.room(99, 200), 1);
+        assert_eq!(set.room(99, 200), Some(1));
         set.marks[6] = set.marks[6].cleared();
-        assert_eq!((set.room(99, 200), set.room(3, 200)), (6, 2));
+        assert_eq!((set.room(99, 200), set.room(3, 200)), (Some(6), Some(2)));
         set.elements[2].key = key(1);
         assert_eq!(set.find(&key(1)), Some(2));
         assert_eq!(set.iter().count(), 6);
         set.marks[2] = set.marks[2].cleared();
         assert_eq!(set.find(&key(1)), None);
+        set.marks[2] = set.marks[2].next(3, 150);
+        for way in [0, 1, 6] {
+            set.marks[way] = set.marks[way].next(way as u32 + 1, 1).with_assured(true);
+        }
+        assert_eq!((set.room(99, 200), set.room(1, 200)), (Some(3), Some(0)));
+        set.marks = set.marks.map(|mark| mark.with_assured(true));
+        assert_eq!(set.room(99, 200), None);
     }
 }

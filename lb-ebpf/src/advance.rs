@@ -7,11 +7,12 @@ use lb_common::{Connection, Life, Signal, State, Tuple, lifecycle};
 use crate::{
     clock,
     connections::{
-        Entered, TRIES, Table, cached, enter, is_partner, opening, pointer, remove, swap, word,
+        Entered, TRIES, Table, cached, enter, is_partner, opening, overflow, pointer, remove, swap,
+        word,
     },
     holdings,
     scratch::{self, Halves, Work, lend},
-    sets,
+    sets::{self, Assured},
 };
 
 /// A packet of the connection in `work.halves.one` went by. Whatever half is
@@ -61,7 +62,7 @@ fn advance(table: Table, halves: &mut Halves, signal: Signal, now: u32) -> Heard
     halves.complete();
     let is_reply = halves.is_reply();
     let element = match table {
-        Table::Assured => pointer(table, halves.directed()[0].0),
+        Table::Overflow | Table::Assured => pointer(table, halves.directed()[0].0),
         Table::Unassured => {
             let own = see(&halves.one_key, now);
             let other = match restore(halves, signal, now) {
@@ -136,7 +137,7 @@ fn restore(halves: &mut Halves, signal: Signal, now: u32) -> Restored {
         return Restored::There(slot.connection());
     }
     // It may have been assured meanwhile.
-    if let Some(element) = pointer(Table::Assured, &halves.other_key) {
+    if let Some(element) = pointer(Table::Overflow, &halves.other_key) {
         return match is_partner(element, halves) {
             true => Restored::Entered,
             false => Restored::Taken,
@@ -149,7 +150,7 @@ fn restore(halves: &mut Halves, signal: Signal, now: u32) -> Restored {
         (true, _) => opening(now),
         (false, _) => cached(now),
     };
-    match enter(Table::Unassured, &halves.other_key, &halves.other) {
+    match enter(&halves.other_key, &halves.other) {
         Entered::Taken => Restored::Taken,
         Entered::Done | Entered::Refused => Restored::Entered,
     }
@@ -165,32 +166,51 @@ fn refresh(table: Table, key: &Tuple, now: u32) {
     }
 }
 
-/// Moves a connection to where nothing evicts it, if there is room.
+/// Has nothing evict the connection any more, if there is room for that.
 #[inline(always)]
 fn assure(halves: &mut Halves) {
     let service = halves.one.service;
     if !holdings::take(service) {
         return;
     }
+    // The reply first, so what answers a client is whole.
+    let [(forward_key, _), (reply_key, _)] = halves.directed();
+    match sets::assure(reply_key) {
+        Assured::Done => match sets::assure(forward_key) {
+            Assured::Done => return,
+            Assured::Already => return holdings::give_back(service),
+            Assured::No => sets::release(reply_key),
+        },
+        // Another packet is at it.
+        Assured::Already => return holdings::give_back(service),
+        Assured::No => {}
+    }
+    spill(halves);
+}
+
+/// Moves the connection to where there is room.
+#[inline(always)]
+fn spill(halves: &mut Halves) {
+    let service = halves.one.service;
     if let Some(other) = pointer(Table::Unassured, &halves.other_key) {
         // SAFETY: as in `partner`.
         halves.other.hop.set(unsafe { &(*other).hop });
     }
     let [(forward_key, forward), (reply_key, reply)] = halves.directed();
-    // The reply goes in first, so what answers a client is whole.
-    match enter(Table::Assured, reply_key, reply) {
+    match overflow(reply_key, reply) {
         Entered::Done => {}
         entered => return decline(service, entered),
     }
-    match enter(Table::Assured, forward_key, forward) {
+    match overflow(forward_key, forward) {
         Entered::Done => {}
         entered => {
-            remove(Table::Assured, reply_key);
+            remove(Table::Overflow, reply_key);
             return decline(service, entered);
         }
     }
-    remove(Table::Unassured, forward_key);
+    // As well: without it, the other is no orphan but looked for where it is now.
     remove(Table::Unassured, reply_key);
+    remove(Table::Unassured, forward_key);
 }
 
 /// The connection stays where it is.

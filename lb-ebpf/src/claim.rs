@@ -131,8 +131,10 @@ fn holding(rival: &mut Halves, take_closed: bool) -> Holder {
         return Holder::Other;
     }
     let Some(word) = connections::life_of(table, rival) else {
-        connections::remove(table, &rival.one_key);
-        return Holder::Nobody;
+        return match connections::remove_orphan(table, rival) {
+            true => Holder::Nobody,
+            false => Holder::Reply,
+        };
     };
     let life = Life::unpack(word);
     let protocol = rival.one_key.protocol;

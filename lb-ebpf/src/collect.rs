@@ -110,10 +110,10 @@ fn end_half(table: Table, halves: &Halves) -> u8 {
     };
     let now = clock::now();
     let is_over = match table {
-        Table::Assured => life.idle(now) > clock::second(),
-        Table::Unassured => clock::is_expired(halves.one_key.protocol, life, now),
+        Table::Overflow => life.idle(now) > clock::second(),
+        Table::Unassured | Table::Assured => clock::is_expired(halves.one_key.protocol, life, now),
     };
-    if !is_over || !connections::remove(table, &halves.one_key) {
+    if !is_over || connections::remove(table, &halves.one_key).is_none() {
         return answer::STAYS;
     }
     answer::removed(State::Dying)

@@ -1,15 +1,16 @@
-//! The connection tables: two elements a connection, one a direction, both in
-//! one table. A flood competes with what is unassured only.
+//! The connection tables: two elements a connection, one a direction, both in one
+//! table. They begin in the sets, where what is unassured may make room for others. A
+//! flood competes with that only.
 
 use core::ptr;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap, macros::btf_map};
-use lb_common::{Connection, Hop, Life, State, Tuple, maps};
+use lb_common::{Connection, Hop, Life, State, Tuple, collection, maps, sets::Mark};
 
 use crate::{
     atomic, clock, holdings, known,
     scratch::{self, Halves, Work, barrier, lend, settled},
-    sets::{self, Seat, Seated},
+    sets::{self, Seat, Seated, Slot},
     words::{copy_connection, is_same},
 };
 
@@ -25,16 +26,29 @@ pub(crate) const TRIES: u32 = 3;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Table {
-    Assured = 0,
-    Unassured = 1,
+    /// The hash, for assured ones that their sets have no room for.
+    Overflow = collection::OVERFLOW,
+    /// The sets.
+    Unassured = collection::SETS,
+    /// The sets, where it is kept.
+    Assured = 2,
 }
 
 impl Table {
     #[inline(always)]
     pub(crate) const fn from_number(number: u32) -> Self {
         match number {
-            0 => Self::Assured,
-            _ => Self::Unassured,
+            collection::OVERFLOW => Self::Overflow,
+            collection::SETS => Self::Unassured,
+            _ => Self::Assured,
+        }
+    }
+
+    #[inline(always)]
+    const fn of(mark: Mark) -> Self {
+        match mark.is_assured() {
+            true => Self::Assured,
+            false => Self::Unassured,
         }
     }
 }
@@ -56,18 +70,15 @@ pub(crate) fn find(key: &Tuple, into: &mut Connection) -> Option<Table> {
     if !known::may_hold(check) {
         return None;
     }
-    let is_there = |element, into: &mut Connection| read(element, check, into) && !is_dying(into);
-    if let Some(element) = ASSURED.get_ptr_mut(key)
-        && is_there(element, into)
+    if let Some((slot, mark)) = sets::find(key)
+        && read_slot(slot, mark, check, into)
+        && !is_dying(into)
     {
-        return Some(Table::Assured);
+        return Some(Table::of(mark));
     }
-    if find_unassured(key, check, into) && !is_dying(into) {
-        return Some(Table::Unassured);
-    }
-    // It may have been assured between the two.
+    // What leaves the sets is here before.
     let element = ASSURED.get_ptr_mut(key)?;
-    is_there(element, into).then_some(Table::Assured)
+    (read(element, check, into) && !is_dying(into)).then_some(Table::Overflow)
 }
 
 /// Reads the element of `halves.one_key` in this table, dying or not.
@@ -76,18 +87,19 @@ pub(crate) fn find_in(table: Table, halves: &mut Halves) -> bool {
     let Halves { one_key, one, .. } = halves;
     let check = settled(one_key.check());
     match table {
-        Table::Assured => {
-            let element = pointer(Table::Assured, one_key);
+        Table::Overflow => {
+            let element = pointer(Table::Overflow, one_key);
             element.is_some_and(|element| read(element, check, one))
         }
-        Table::Unassured => find_unassured(one_key, check, one),
+        Table::Unassured | Table::Assured => {
+            sets::find(one_key).is_some_and(|(slot, mark)| read_slot(slot, mark, check, one))
+        }
     }
 }
 
 #[inline(always)]
-fn find_unassured(key: &Tuple, check: u32, into: &mut Connection) -> bool {
-    sets::find(key)
-        .is_some_and(|(slot, mark)| read(slot.connection(), check, into) && slot.mark().is_of(mark))
+fn read_slot(slot: Slot, mark: Mark, check: u32, into: &mut Connection) -> bool {
+    read(slot.connection(), check, into) && slot.mark().is_of(mark)
 }
 
 #[inline(always)]
@@ -108,17 +120,21 @@ pub(crate) fn life_of(table: Table, halves: &mut Halves) -> Option<u64> {
     Some(word(element))
 }
 
-/// Enters an element if its key is free.
+/// Enters an unassured element if its key is free.
 #[inline(always)]
-pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Entered {
+pub(crate) fn enter(key: &Tuple, connection: &Connection) -> Entered {
     known::note(connection.check);
-    if table == Table::Unassured {
-        let now = clock::now();
-        return match sets::home(key).and_then(|home| sets::seat(home, now)) {
-            Some(seat) => take(seat, key, connection, false, now),
-            None => Entered::Refused,
-        };
+    let now = clock::now();
+    match sets::home(key).and_then(|home| sets::seat(home, now)) {
+        Some(mut seat) => take(&mut seat, key, connection, false, now).0,
+        None => Entered::Refused,
     }
+}
+
+/// Enters an assured element where there is room without end, if its key is free.
+#[inline(always)]
+pub(crate) fn overflow(key: &Tuple, connection: &Connection) -> Entered {
+    known::note(connection.check);
     match ASSURED.insert(key, connection, BPF_NOEXIST.into()) {
         Ok(()) => Entered::Done,
         Err(EEXIST) => Entered::Taken,
@@ -127,8 +143,8 @@ pub(crate) fn enter(table: Table, key: &Tuple, connection: &Connection) -> Enter
 }
 
 /// Enters a new connection, of which `halves.one` is the client's direction, in
-/// place of whatever has its key, if the other's is free. The reply is in first, so
-/// a connection that answers a lookup is whole.
+/// place of whatever unassured has its key, if the other's is free. The reply is in
+/// first, so a connection that answers a lookup is whole.
 #[inline(always)]
 pub(crate) fn open(halves: &mut Halves) -> Entered {
     let Halves {
@@ -150,30 +166,43 @@ pub(crate) fn open(halves: &mut Halves) -> Entered {
     let Some(forward) = sets::home(one_key) else {
         return Entered::Refused;
     };
-    let Some(reply) = sets::seat(reply, now) else {
+    let Some(mut reply) = sets::seat(reply, now) else {
         return Entered::Refused;
     };
-    let Some(forward) = sets::seat(forward, now) else {
+    let Some(mut forward) = sets::seat(forward, now) else {
         return Entered::Refused;
     };
-    match take(reply, other_key, other, false, now) {
-        Entered::Done => {}
-        entered => return entered,
-    }
-    let entered = take(forward, one_key, one, true, now);
+    let (entered, mark) = take(&mut reply, other_key, other, false, now);
     if !matches!(entered, Entered::Done) {
-        sets::remove(other_key);
+        return entered;
     }
-    entered
+    let (entered, _) = take(&mut forward, one_key, one, true, now);
+    let reply = reply.slot();
+    if !matches!(entered, Entered::Done) {
+        reply.clear(mark);
+        return entered;
+    }
+    // Alone, it may have been taken for what is left of another connection.
+    if !reply.renew(mark) {
+        sets::remove(one_key);
+        return Entered::Taken;
+    }
+    Entered::Done
 }
 
-/// Enters an unassured element where there is a seat for it.
+/// Enters an unassured element where there is a seat for it; its mark.
 #[inline(always)]
-fn take(mut seat: Seat, key: &Tuple, connection: &Connection, replaces: bool, now: u32) -> Entered {
+fn take(
+    seat: &mut Seat,
+    key: &Tuple,
+    connection: &Connection,
+    replaces: bool,
+    now: u32,
+) -> (Entered, Mark) {
     for _ in 0..TRIES {
-        match sets::sit(seat, key, connection, replaces, now) {
-            Seated::Done => return Entered::Done,
-            Seated::Taken => return Entered::Taken,
+        match sets::sit(*seat, key, connection, replaces, now) {
+            Seated::Done(mark) => return (Entered::Done, mark),
+            Seated::Taken => return (Entered::Taken, Mark::default()),
             Seated::Late => {}
         }
         let Some(home) = sets::home(key) else {
@@ -182,15 +211,15 @@ fn take(mut seat: Seat, key: &Tuple, connection: &Connection, replaces: bool, no
         let Some(another) = sets::seat(home, now) else {
             break;
         };
-        seat = another;
+        *seat = another;
     }
-    Entered::Refused
+    (Entered::Refused, Mark::default())
 }
 
 /// Notes where the packets with this key go.
 #[inline(always)]
 pub(crate) fn remember(key: &Tuple, hop: &Hop) {
-    let element = pointer(Table::Assured, key).or_else(|| pointer(Table::Unassured, key));
+    let element = pointer(Table::Unassured, key).or_else(|| pointer(Table::Overflow, key));
     // SAFETY: the element is memory of the map for as long as the program runs.
     // Who reads it meanwhile, or gets it for another key, sends packets to where
     // they are not taken, for a second at worst.
@@ -203,13 +232,28 @@ pub(crate) fn remember(key: &Tuple, hop: &Hop) {
     }
 }
 
-/// Whether it was there.
+/// Where it was.
 #[inline(always)]
-pub(crate) fn remove(table: Table, key: &Tuple) -> bool {
+pub(crate) fn remove(table: Table, key: &Tuple) -> Option<Table> {
     match table {
-        Table::Assured => ASSURED.remove(key).is_ok(),
-        Table::Unassured => sets::remove(key),
+        Table::Overflow => ASSURED.remove(key).is_ok().then_some(table),
+        Table::Unassured | Table::Assured => sets::remove(key).map(Table::of),
     }
+}
+
+/// Removes the backend's half of `halves.one_key`, unless the client's is there by
+/// now. Whether it is gone.
+#[inline(always)]
+pub(crate) fn remove_orphan(table: Table, halves: &Halves) -> bool {
+    if table == Table::Overflow {
+        remove(table, &halves.one_key);
+        return true;
+    }
+    let Some((slot, mark)) = sets::find(&halves.one_key) else {
+        return true;
+    };
+    // In this order: who enters both renews the mark of the first after the second.
+    partner(table, halves).is_none() && slot.clear(mark).is_some()
 }
 
 /// Removes both halves of the connection of which `work.halves.one` was found,
@@ -239,7 +283,7 @@ pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
         false => (pointer(table, &halves.one_key), partner.is_some()),
     };
     let Some(element) = element else {
-        return remove(table, &halves.one_key);
+        return remove(table, &halves.one_key).is_some();
     };
     let dying = Life {
         state: State::Dying,
@@ -253,11 +297,24 @@ pub(crate) fn take_away(table: Table, halves: &mut Halves, life: u64) -> bool {
     if has_reply {
         remove(table, reply_key);
     }
-    let removed = remove(table, forward_key);
-    if table == Table::Assured && removed {
+    let was_in = remove_dying(table, forward_key);
+    if let Some(Table::Assured | Table::Overflow) = was_in {
         holdings::give_back(halves.one.service);
     }
-    removed
+    was_in.is_some()
+}
+
+/// Removes the element unless it has made room for the client's next connection.
+#[inline(always)]
+fn remove_dying(table: Table, key: &Tuple) -> Option<Table> {
+    if table == Table::Overflow {
+        return remove(table, key);
+    }
+    let (slot, mark) = sets::find(key)?;
+    if !slot.is_dying() {
+        return None;
+    }
+    slot.clear(mark).map(Table::of)
 }
 
 /// The element of `halves.other`, if it is of the same connection.
@@ -307,8 +364,8 @@ pub(crate) const fn cached(now: u32) -> u64 {
 #[inline(always)]
 pub(crate) fn pointer(table: Table, key: &Tuple) -> Option<*mut Connection> {
     match table {
-        Table::Assured => ASSURED.get_ptr_mut(key),
-        Table::Unassured => sets::find(key).map(|(slot, _)| slot.connection()),
+        Table::Overflow => ASSURED.get_ptr_mut(key),
+        Table::Unassured | Table::Assured => sets::find(key).map(|(slot, _)| slot.connection()),
     }
 }
 

@@ -189,8 +189,8 @@ fn discard_old(work: &mut Work) -> Step<()> {
     // Another packet has touched it meanwhile. Beside it a new one would never
     // be found.
     match connections::find(&work.halves.one_key, &mut work.rival.one) {
-        Some(Table::Assured) => Err(Verdict::Unstable),
-        _ => Ok(()),
+        None | Some(Table::Unassured) => Ok(()),
+        Some(Table::Assured | Table::Overflow) => Err(Verdict::Unstable),
     }
 }
 

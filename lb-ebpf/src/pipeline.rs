@@ -138,7 +138,7 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
     let (tuple, shape) = (&scratch.tuple, scratch.shape);
     let connection = &mut scratch.work.halves.one;
     scratch.work.found = connections::find(tuple, connection);
-    if scratch.work.found == Some(Table::Assured)
+    if matches!(scratch.work.found, Some(Table::Assured | Table::Overflow))
         && Signal::is_plain(tuple.protocol, mark as u8)
         && is_settled(connection)
         && let Some(verdict) = may_follow(packet, tuple, connection)?

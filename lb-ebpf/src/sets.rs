@@ -1,4 +1,4 @@
-//! The table of unassured connections, as [`lb_common::sets`] lays it out.
+//! The table of connections, as [`lb_common::sets`] lays it out.
 //!
 //! Who enters an element holds the lock of its set. Who reads does not, and looks at
 //! the mark once more: it is another one if the element is.
@@ -12,12 +12,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::{
-    Connection, Tuple, maps,
-    sets::{ELEMENTS, Element, MARKS, Mark, Place, Set, WAYS, sets},
+    Connection, Life, State, Tuple, maps,
+    sets::{ASSURED, ELEMENTS, Element, MARKS, Mark, Place, Secret, Set, WAYS, sets},
 };
 
 use crate::{
-    atomic, networks,
+    atomic,
     scratch::{barrier, hidden},
     words::{copy_connection, is_same},
 };
@@ -28,11 +28,14 @@ const DEFAULT_SETS: u32 = sets(maps::UNASSURED as u32);
 const ALIGNED: usize = 1 << 10;
 
 #[btf_map]
-static UNASSURED: Array<Set, { DEFAULT_SETS as usize }, ALIGNED> = Array::new();
+static CONNECTIONS: Array<Set, { DEFAULT_SETS as usize }, ALIGNED> = Array::new();
 
 /// How many sets the map has; the agent says so before it loads the programs.
 #[unsafe(no_mangle)]
-static UNASSURED_SETS: u32 = DEFAULT_SETS;
+static CONNECTION_SETS: u32 = DEFAULT_SETS;
+
+#[btf_map]
+static SECRET: Array<Secret, 1> = Array::new();
 
 /// Where an element is.
 #[derive(Clone, Copy)]
@@ -58,18 +61,61 @@ impl Slot {
     /// Keeps the element from being the next that makes room.
     #[inline(always)]
     pub(crate) fn touch(self, mark: Mark, now: u32) {
-        if mark.idle(now) == 0 {
-            return;
+        if mark.idle(now) != 0 {
+            // If it fails, the element is another one, or another packet was faster.
+            self.swap(mark, mark.seen(now));
         }
-        // SAFETY: as above. If it fails, the element is another one, or another
-        // packet was faster.
-        unsafe { atomic::swap(self.mark.cast(), mark.word, mark.seen(now).word) };
+    }
+
+    /// Whether no other element came there after `mark` was entered. From here on
+    /// its mark is none that others have seen.
+    #[inline(always)]
+    pub(crate) fn renew(self, mark: Mark) -> bool {
+        self.change(mark, Mark::renewed).is_some()
+    }
+
+    /// Removes the element that has this mark, as far as it is there; the last mark
+    /// that it had.
+    #[inline(always)]
+    pub(crate) fn clear(self, mark: Mark) -> Option<Mark> {
+        self.change(mark, Mark::cleared)
+    }
+
+    /// Changes the mark of the element that has, or had, this one.
+    #[inline(always)]
+    fn change(self, mark: Mark, to: impl Fn(Mark) -> Mark) -> Option<Mark> {
+        let mut held = mark;
+        for _ in 0..TRIES {
+            if self.swap(held, to(held)) {
+                return Some(held);
+            }
+            // It was seen once more, or was assured.
+            held = self.mark();
+            if !held.is_of(mark) {
+                break;
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn swap(self, old: Mark, new: Mark) -> bool {
+        // SAFETY: one aligned word of the map.
+        unsafe { atomic::swap(self.mark.cast(), old.packed, new.packed) }
     }
 
     #[inline(always)]
     fn write(self, mark: Mark) {
         // SAFETY: as above.
         unsafe { ptr::write_volatile(self.mark, mark) };
+    }
+
+    /// Whether somebody is about to remove it.
+    #[inline(always)]
+    pub(crate) fn is_dying(self) -> bool {
+        // SAFETY: one aligned word of the map.
+        let life = unsafe { ptr::read_volatile(&raw const (*self.connection()).life) };
+        Life::unpack(life).state == State::Dying
     }
 
     #[inline(always)]
@@ -84,7 +130,7 @@ impl Slot {
 pub(crate) fn find(key: &Tuple) -> Option<(Slot, Mark)> {
     let Place { set, tag } = place(key)?;
     let way = lb_tagged(set, tag);
-    let slot = slot(UNASSURED.get_ptr_mut(set)?, way)?;
+    let slot = slot(CONNECTIONS.get_ptr_mut(set)?, way)?;
     let mark = slot.mark();
     (mark.tag() == tag && slot.has(key)).then_some((slot, mark))
 }
@@ -104,12 +150,19 @@ pub(crate) struct Seat {
     slot: Slot,
 }
 
+impl Seat {
+    #[inline(always)]
+    pub(crate) fn slot(self) -> Slot {
+        self.slot
+    }
+}
+
 /// Asks for the set's memory, which is cold as a rule: whoever needs two sets asks for
 /// both, and waits no longer than for one.
 #[inline(always)]
 pub(crate) fn home(key: &Tuple) -> Option<Home> {
     let place = place(key)?;
-    let set = UNASSURED.get_ptr_mut(place.set)?;
+    let set = CONNECTIONS.get_ptr_mut(place.set)?;
     Some(Home {
         set,
         place,
@@ -131,14 +184,16 @@ pub(crate) fn seat(home: Home, now: u32) -> Option<Seat> {
 
 /// What became of an element that was to take a seat.
 pub(crate) enum Seated {
-    Done,
+    /// With this mark.
+    Done(Mark),
     /// There is another with this key.
     Taken,
     /// The set is another one by now: to be tried again.
     Late,
 }
 
-/// Enters an element; `replaces` the one that has the key.
+/// Enters an element; `replaces` the one that has the key, unless it is assured and
+/// lives.
 #[inline(always)]
 pub(crate) fn sit(
     seat: Seat,
@@ -156,25 +211,43 @@ pub(crate) fn sit(
     seated
 }
 
-/// Whether it was there.
+/// The last mark of what was there.
 #[inline(always)]
-pub(crate) fn remove(key: &Tuple) -> bool {
-    let Some((slot, mut mark)) = find(key) else {
-        return false;
+pub(crate) fn remove(key: &Tuple) -> Option<Mark> {
+    let (slot, mark) = find(key)?;
+    slot.clear(mark)
+}
+
+/// Whether an element is assured by now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Assured {
+    Done = 0,
+    /// It was before.
+    Already = 1,
+    /// Its set has as many as may be, or the element is not there.
+    No = 2,
+}
+
+/// Keeps the element from making room for others.
+#[inline(always)]
+pub(crate) fn assure(key: &Tuple) -> Assured {
+    let Some(Place { set, tag }) = place(key) else {
+        return Assured::No;
     };
-    for _ in 0..TRIES {
-        // SAFETY: one aligned word of the map.
-        if unsafe { atomic::swap(slot.mark.cast(), mark.word, mark.cleared().word) } {
-            return true;
-        }
-        let held = slot.mark();
-        if !held.is_of(mark) {
-            return false;
-        }
-        // It was seen once more.
-        mark = held;
+    match lb_keep(set, tag) {
+        0 => Assured::Done,
+        1 => Assured::Already,
+        _ => Assured::No,
     }
-    false
+}
+
+/// Undoes [`assure`].
+#[inline(always)]
+pub(crate) fn release(key: &Tuple) {
+    if let Some((slot, mark)) = find(key) {
+        slot.change(mark, |mark| mark.with_assured(false));
+    }
 }
 
 #[inline(always)]
@@ -194,11 +267,13 @@ fn sit_locked(
         return Seated::Late;
     }
     let before = slot.mark();
-    if !replaces && before.tag() == tag && slot.has(key) {
+    let is_held = before.is_assured() && !(replaces && slot.is_dying());
+    if is_held || !replaces && before.tag() == tag && slot.has(key) {
         return Seated::Taken;
     }
-    slot.write(before.cleared());
-    barrier();
+    if !slot.swap(before, before.cleared()) {
+        return Seated::Late;
+    }
     // SAFETY: all within the set and the element, which the lock keeps for us; who
     // reads meanwhile sees by the mark that there is none.
     unsafe {
@@ -206,19 +281,20 @@ fn sit_locked(
         copy_connection(connection, slot.connection());
     }
     barrier();
-    slot.write(before.next(tag, now));
+    let mark = before.next(tag, now);
+    slot.write(mark);
     barrier();
     // Last: who has seen the number has seen the mark.
     // SAFETY: as above.
     unsafe { ptr::write_volatile(&raw mut (*set).changes, seen.wrapping_add(1)) };
-    Seated::Done
+    Seated::Done(mark)
 }
 
 #[inline(always)]
 fn place(key: &Tuple) -> Option<Place> {
     // SAFETY: a constant of the program by the time it runs.
-    let sets = unsafe { ptr::read_volatile(&raw const UNASSURED_SETS) };
-    Some(Place::of(key, &networks::settings()?.secret, sets))
+    let sets = unsafe { ptr::read_volatile(&raw const CONNECTION_SETS) };
+    Some(Place::of(key, SECRET.get(0)?, sets))
 }
 
 #[inline(always)]
@@ -247,7 +323,7 @@ const NONE: u32 = WAYS as u32;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
-    let Some(set) = UNASSURED.get_ptr(set) else {
+    let Some(set) = CONNECTIONS.get_ptr(set) else {
         return NONE;
     };
     (0..NONE)
@@ -256,16 +332,16 @@ extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
 }
 
 /// Index of what makes room for an element with this tag: the one that has it, or
-/// none, or the one that was seen last the longest ago; of several, each in its turn.
-/// As above.
+/// none, or the unassured one that was seen last the longest ago; of several, each in
+/// its turn. As above.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
-    let Some(set) = UNASSURED.get_ptr(set) else {
+    let Some(set) = CONNECTIONS.get_ptr(set) else {
         return NONE;
     };
     let turn = changes(set) % NONE;
-    let (mut best, mut highest) = (turn, 0);
+    let (mut best, mut highest) = (NONE, 0);
     for way in 0..NONE {
         let mark = mark_at(set, way);
         if mark.tag() == tag {
@@ -277,14 +353,60 @@ extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
         };
         // The one whose turn it is has the highest number, its successors follow.
         let before = turn.wrapping_sub(way + 1) & 7;
+        let rank = match mark.is_assured() {
+            true => 0,
+            false => (idle << 3 | before) + 1,
+        };
         // Worked out before the next mark is read: the compiler would keep them all on
         // the stack.
-        let rank = hidden((idle << 3 | before).into()) as u32;
+        let rank = hidden(rank.into()) as u32;
         if rank > highest {
             (best, highest) = (way, rank);
         }
     }
     best
+}
+
+/// Assures the element with this tag, if its set has not got as many already;
+/// returns an [`Assured`]. As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_keep(set: u32, tag: u32) -> u32 {
+    let kept = CONNECTIONS
+        .get_ptr_mut(set)
+        .map_or(Assured::No, |set| keep(set, tag));
+    kept as u32
+}
+
+#[inline(always)]
+fn keep(set: *mut Set, tag: u32) -> Assured {
+    let (mut assured, mut found) = (0, NONE);
+    for way in 0..NONE {
+        let mark = mark_at(set, way);
+        assured += u32::from(mark.is_assured());
+        if mark.tag() == tag {
+            found = way;
+        }
+    }
+    let Some(slot) = slot(set, found) else {
+        return Assured::No;
+    };
+    let mark = slot.mark();
+    if mark.tag() != tag {
+        return Assured::No;
+    }
+    if mark.is_assured() {
+        return Assured::Already;
+    }
+    // Several CPUs at once may go beyond it.
+    if assured >= ASSURED as u32 {
+        return Assured::No;
+    }
+    match slot.change(mark, |mark| mark.with_assured(true)) {
+        Some(before) if before.is_assured() => Assured::Already,
+        Some(_) => Assured::Done,
+        None => Assured::No,
+    }
 }
 
 #[inline(always)]

@@ -14,7 +14,7 @@ const RANGE: std::ops::RangeInclusive<i64> = Limits::LEAST as i64..=Limits::MOST
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Connections")]
 pub struct Options {
-    /// Connections in which both sides were heard, at most: nothing evicts them
+    /// Room for so many connections in which both sides were heard: nothing evicts them
     /// [default: one for 128 KiB of the machine's memory, 65536 to 4194304]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(RANGE))]
     max_connections: Option<u32>,

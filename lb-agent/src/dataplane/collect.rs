@@ -60,7 +60,8 @@ struct Round {
     walk: TableWalk,
     /// Elements that were looked at, or for.
     places: u64,
-    connections: u64,
+    /// Connections that are not assured.
+    unassured: u64,
     /// Connections that some program was about to remove, in this walk and in
     /// the one before.
     dying: HashSet<Tuple>,
@@ -83,7 +84,7 @@ const BUDGET: std::ops::RangeInclusive<u64> = 1 << 14..=1 << 17;
 impl Dataplane {
     /// For the connections of this dataplane, from now on.
     pub fn collector(&mut self, timeouts: &Timeouts) -> Result<Collector, DataplaneError> {
-        let ConnectionTable { assured, unassured } = self.connection_table()?;
+        let ConnectionTable { overflow, sets } = self.connection_table()?;
         let second = settings::jiffies_per_second();
         let collect: &mut aya::programs::SchedClassifier = program(&mut self.ebpf, COLLECT)?;
         let copy = collect.fd().map_err(|error| refused(error.into()))?;
@@ -91,8 +92,8 @@ impl Dataplane {
         Ok(Collector {
             program: copy.map_err(|error| refused(error.into()))?,
             rounds: [
-                Round::new(collection::ASSURED, &assured),
-                Round::new(collection::UNASSURED, &unassured),
+                Round::new(collection::OVERFLOW, &overflow),
+                Round::new(collection::SETS, &sets),
             ],
             known: Arc::clone(&self.connections.known),
             set: None,
@@ -175,7 +176,7 @@ impl Round {
             table: number,
             walk: table.walk(),
             places: 0,
-            connections: 0,
+            unassured: 0,
             dying: HashSet::new(),
             dying_before: HashSet::new(),
             places_before: table.places(),
@@ -195,18 +196,18 @@ impl Round {
             table,
             walk,
             places,
-            connections,
+            unassured,
             dying,
             dying_before,
             ..
         } = self;
-        let step = walk.step(&mut |key, connection| {
+        let step = walk.step(&mut |key, connection, is_assured| {
             note(key);
             let life = Life::unpack(connection.life);
             let may_be_over = if connection.flags & Connection::REPLY != 0 {
                 expect.may_be_left(*table, key.protocol, life, now)
             } else {
-                *connections += 1;
+                *unassured += u64::from(!is_assured);
                 match life.state {
                     State::Dying => !dying.insert(*key) || dying_before.contains(key),
                     _ => expect.may_be_over(key.protocol, life, now),
@@ -220,11 +221,11 @@ impl Round {
         Ok(step.ended)
     }
 
-    /// Connections that the walk has seen.
+    /// Unassured connections that the walk has seen.
     fn end(&mut self) -> u64 {
         self.places_before = std::mem::take(&mut self.places);
         self.dying_before = std::mem::take(&mut self.dying);
-        std::mem::take(&mut self.connections)
+        std::mem::take(&mut self.unassured)
     }
 
     fn known(&self) -> u64 {
@@ -247,7 +248,7 @@ impl Expectations {
     /// Whether the backend's half may have lost the client's.
     fn may_be_left(&self, table: u32, protocol: u8, life: Life, now: u32) -> bool {
         let rest = match table {
-            collection::ASSURED => self.second,
+            collection::OVERFLOW => self.second,
             _ => self.timeout(protocol, State::Opening),
         };
         life.idle(now) > rest
@@ -313,11 +314,11 @@ mod tests {
             assert_eq!(found, over, "{protocol} {state:?} {seconds}");
         }
         for (table, protocol, seconds, left) in [
-            (collection::ASSURED, TCP, 1, false),
-            (collection::ASSURED, TCP, 2, true),
-            (collection::UNASSURED, TCP, 2, false),
-            (collection::UNASSURED, TCP, 121, true),
-            (collection::UNASSURED, UDP, 31, true),
+            (collection::OVERFLOW, TCP, 1, false),
+            (collection::OVERFLOW, TCP, 2, true),
+            (collection::SETS, TCP, 2, false),
+            (collection::SETS, TCP, 121, true),
+            (collection::SETS, UDP, 31, true),
         ] {
             let found = expect.may_be_left(table, protocol, life(State::Open, seconds), now);
             assert_eq!(found, left, "{table} {protocol} {seconds}");

@@ -33,8 +33,8 @@ pub struct Census {
 /// be done on a thread of its own.
 #[derive(Clone, Debug)]
 pub struct ConnectionTable {
-    pub(super) assured: Table,
-    pub(super) unassured: Table,
+    pub(super) overflow: Table,
+    pub(super) sets: Table,
 }
 
 /// One of the tables, to be read.
@@ -60,12 +60,12 @@ pub(super) struct Step {
 }
 
 impl Table {
-    pub(super) fn assured(map: &Map) -> Result<Self, DataplaneError> {
+    pub(super) fn overflow(map: &Map) -> Result<Self, DataplaneError> {
         Elements::open("ASSURED", map).map(Self::Hash)
     }
 
-    pub(super) fn unassured(map: &Map) -> Result<Self, DataplaneError> {
-        Elements::open("UNASSURED", map).map(Self::Sets)
+    pub(super) fn sets(map: &Map) -> Result<Self, DataplaneError> {
+        Elements::open("CONNECTIONS", map).map(Self::Sets)
     }
 
     /// [`Step::places`] of a whole walk, at least.
@@ -83,15 +83,16 @@ impl Table {
         }
     }
 
-    /// Calls `visit` for every connection, with the key of its client's direction.
+    /// Calls `visit` for every connection, with the key of its client's direction, and
+    /// whether it is assured.
     pub(super) fn for_each_forward(
         &self,
-        mut visit: impl FnMut(Tuple, Connection),
+        mut visit: impl FnMut(Tuple, Connection, bool),
     ) -> Result<(), DataplaneError> {
         let mut walk = self.walk();
-        let mut visit = |key: &Tuple, connection: &Connection| {
+        let mut visit = |key: &Tuple, connection: &Connection, is_assured| {
             if connection.flags & Connection::REPLY == 0 {
-                visit(*key, *connection);
+                visit(*key, *connection, is_assured);
             }
         };
         while !walk.step(&mut visit)?.ended {}
@@ -100,21 +101,22 @@ impl Table {
 }
 
 impl TableWalk {
-    /// Calls `visit` for the next elements.
+    /// Calls `visit` for the next elements; says whether each is assured.
     pub(super) fn step(
         &mut self,
-        visit: &mut impl FnMut(&Tuple, &Connection),
+        visit: &mut impl FnMut(&Tuple, &Connection, bool),
     ) -> Result<Step, DataplaneError> {
         let mut places = 0;
         let ended = match self {
             Self::Hash(walk) => walk.step(&mut |key, connection| {
                 places += 1;
-                visit(key, connection);
+                visit(key, connection, true);
             }),
             Self::Sets(walk) => walk.step(&mut |_, set: &Set| {
                 places += WAYS as u64;
-                let elements = set.iter();
-                elements.for_each(|element| visit(&element.key, &element.connection));
+                for (element, is_assured) in set.iter() {
+                    visit(&element.key, &element.connection, is_assured);
+                }
             }),
         }?;
         Ok(Step { places, ended })
@@ -126,8 +128,8 @@ impl Dataplane {
     pub fn connection_table(&self) -> Result<ConnectionTable, DataplaneError> {
         let maps = &self.connections;
         Ok(ConnectionTable {
-            assured: Table::assured(&maps.assured)?,
-            unassured: Table::unassured(&maps.unassured)?,
+            overflow: Table::overflow(&maps.overflow)?,
+            sets: Table::sets(&maps.sets)?,
         })
     }
 }
@@ -137,8 +139,8 @@ impl ConnectionTable {
     /// the kernel does not give are left out.
     pub fn iter(&self) -> impl Iterator<Item = OpenConnection> {
         let mut all = Vec::new();
-        for table in [&self.assured, &self.unassured] {
-            let read = table.for_each_forward(|original, connection| {
+        for table in [&self.overflow, &self.sets] {
+            let read = table.for_each_forward(|original, connection, _| {
                 all.push(OpenConnection {
                     original,
                     connection,
@@ -158,9 +160,12 @@ impl ConnectionTable {
             assured,
             unassured,
         } = &mut census;
-        for (table, count) in [(&self.assured, assured), (&self.unassured, unassured)] {
-            table.for_each_forward(|_, connection| {
-                *count += 1;
+        for table in [&self.overflow, &self.sets] {
+            table.for_each_forward(|_, connection, is_assured| {
+                match is_assured {
+                    true => *assured += 1,
+                    false => *unassured += 1,
+                }
                 let state = Life::unpack(connection.life).state;
                 if matches!(state, State::Opening | State::Answered | State::Open) {
                     let backend = (connection.backend, connection.generation);

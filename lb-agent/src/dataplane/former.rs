@@ -13,8 +13,8 @@ type Assured<'a> = BpfHashMap<&'a mut MapData, Tuple, Connection>;
 /// What earlier agents left that had tables of other sizes.
 #[derive(Debug, Default)]
 pub(super) struct Former {
-    assured: Vec<Table>,
-    unassured: Vec<Table>,
+    overflow: Vec<Table>,
+    sets: Vec<Table>,
     copied: bool,
 }
 
@@ -33,14 +33,14 @@ impl Former {
             tables
         };
         Self {
-            assured: open("ASSURED", |data| Table::assured(&Map::HashMap(data))),
-            unassured: open("UNASSURED", |data| Table::unassured(&Map::Array(data))),
+            overflow: open("ASSURED", |data| Table::overflow(&Map::HashMap(data))),
+            sets: open("CONNECTIONS", |data| Table::sets(&Map::Array(data))),
             copied: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.assured.is_empty() && self.unassured.is_empty()
+        self.overflow.is_empty() && self.sets.is_empty()
     }
 }
 
@@ -88,25 +88,23 @@ impl Dataplane {
             map: "ASSURED",
             source,
         };
-        let mut assured = BpfHashMap::try_from(&mut maps.assured).map_err(failed)?;
-        let unassured = Sets::open(&maps.unassured, &self.settings)?;
+        let mut assured = BpfHashMap::try_from(&mut maps.overflow).map_err(failed)?;
+        let sets = Sets::open(&maps.sets, &maps.secret)?;
         let mut copied = 0;
-        for former in &maps.former.assured {
-            former.for_each_forward(|key, connection| {
-                let other = connection.mirror(&key).0;
-                if copy(&mut assured, key, connection) {
+        let Former {
+            overflow: former,
+            sets: former_sets,
+            ..
+        } = &maps.former;
+        for table in former.iter().chain(former_sets) {
+            table.for_each_forward(|key, connection, is_assured| {
+                if is_assured && copy(&mut assured, key, connection) {
                     // It may have been copied before it was assured.
-                    let _ = unassured.remove(&key);
-                    let _ = unassured.remove(&other);
+                    let other = connection.mirror(&key).0;
+                    let _ = sets.remove(&key);
+                    let _ = sets.remove(&other);
                     copied += 1;
-                } else if copy_unassured(&unassured, key, connection) {
-                    copied += 1;
-                }
-            })?;
-        }
-        for former in &maps.former.unassured {
-            former.for_each_forward(|key, connection| {
-                if assured.get(&key, 0).is_err() && copy_unassured(&unassured, key, connection) {
+                } else if assured.get(&key, 0).is_err() && copy_unassured(&sets, key, connection) {
                     copied += 1;
                 }
             })?;
@@ -143,14 +141,15 @@ fn copy(table: &mut Assured<'_>, key: Tuple, connection: Connection) -> bool {
 fn copy_unassured(table: &Sets, key: Tuple, connection: Connection) -> bool {
     let (reply_key, reply) = reply_of(&key, &connection);
     let result = match table.get(&key) {
-        Ok(Some(held)) if !is_later(&connection, &held) => return true,
+        Ok(Some((held, _))) if !is_later(&connection, &held) => return true,
         Ok(Some(_)) => table.insert(&key, &connection),
-        Ok(None) => table
-            .insert(&reply_key, &reply)
-            .and_then(|()| table.insert(&key, &connection)),
+        Ok(None) => match table.insert(&reply_key, &reply) {
+            Ok(true) => table.insert(&key, &connection),
+            result => result,
+        },
         Err(error) => Err(error),
     };
-    result.is_ok()
+    result.unwrap_or(false)
 }
 
 /// Key and value of the backend's direction.

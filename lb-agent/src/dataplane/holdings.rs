@@ -22,10 +22,12 @@ impl Dataplane {
     /// between make it wrong by as many.
     pub(super) fn recount_holdings(&mut self) -> Result<(), DataplaneError> {
         let mut counts: HashMap<u32, u64> = HashMap::new();
-        let table = self.connection_table()?.assured;
-        table.for_each_forward(|_, connection| {
-            *counts.entry(connection.service).or_default() += 1;
-        })?;
+        let tables = self.connection_table()?;
+        for table in [tables.overflow, tables.sets] {
+            table.for_each_forward(|_, connection, is_assured| {
+                *counts.entry(connection.service).or_default() += u64::from(is_assured);
+            })?;
+        }
         let mut holdings = self.holdings()?;
         let held: HashMap<u32, Holdings> = holdings.iter().filter_map(Result::ok).collect();
         for &service in held.keys() {

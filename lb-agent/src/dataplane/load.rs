@@ -12,7 +12,7 @@ use lb_common::Settings;
 
 use super::{
     Batches, Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs,
-    elements::Elements, former::Former, known::Known, pins::Pins, settings,
+    elements::Elements, former::Former, known::Known, pins::Pins, sets, settings,
 };
 use crate::shortcut::ShortcutOption;
 
@@ -29,16 +29,16 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     pins.discard_misfits();
     let adopted = pins.of("FRONTENDS").exists();
     let configured = pins.of("SETTINGS").exists();
-    let counted = ["ASSURED", "HOLDINGS"].map(|name| pins.of(name).exists());
+    let are_there = ["ASSURED", "CONNECTIONS", "HOLDINGS"].map(|name| pins.of(name).exists());
+    let [has_overflow, has_sets, _] = are_there;
     let former = Former::find(&pins);
-    let has_connections = ["ASSURED", "UNASSURED"].map(|name| pins.of(name).exists()) != [false; 2];
 
     let mut loader = loader(options.trace_packets);
     for map in &pins.maps {
         loader.map_pin_path(map.name, pins.path(map));
         loader.map_max_entries(map.name, map.max_entries);
-        if map.name == "UNASSURED" {
-            loader.override_global("UNASSURED_SETS", &map.max_entries, true);
+        if map.name == "CONNECTIONS" {
+            loader.override_global("CONNECTION_SETS", &map.max_entries, true);
         }
     }
     let mut ebpf = loader.load(OBJECT).map_err(Box::new)?;
@@ -46,9 +46,11 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let own_programs = [INGRESS, EGRESS].map(|name| program_id(&ebpf, name));
     let known = Known::open(&take_map(&mut ebpf, "KNOWN")?)?;
     // Whoever entered them may not have noted it.
-    if has_connections || !former.is_empty() {
+    if has_overflow || has_sets || !former.is_empty() {
         known.admit_all();
     }
+    let mut secret = take(&mut ebpf, "SECRET")?;
+    sets::draw(&mut secret)?;
     let mut settings: Array<_, Settings> = take(&mut ebpf, "SETTINGS")?;
     settings::write(&mut settings, configured, &options.connections).map_err(|source| {
         DataplaneError::Map {
@@ -73,12 +75,13 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         local_addresses: take(&mut ebpf, "LOCAL_ADDRESSES")?,
         counters: take(&mut ebpf, "COUNTERS")?,
         connections: Connections {
-            assured: take_map(&mut ebpf, "ASSURED")?,
-            unassured: take_map(&mut ebpf, "UNASSURED")?,
+            overflow: take_map(&mut ebpf, "ASSURED")?,
+            sets: take_map(&mut ebpf, "CONNECTIONS")?,
+            secret,
             holdings: take_map(&mut ebpf, "HOLDINGS")?,
             known: Arc::new(known),
             former,
-            miscounted: counted != [true; 2],
+            miscounted: are_there != [true; 3],
         },
         attachments: Attachments::new(&options.bpffs, options.xdp, options.tc),
         pins,

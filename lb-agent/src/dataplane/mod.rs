@@ -30,7 +30,7 @@ use std::{
 use aya::maps::{Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, PerCpuArray};
 use lb_common::{
     Address, Affinity, Backend, ClientKey, Frontend, FrontendKey, Hook, Interface, NetworkKey,
-    Settings, Verdict,
+    Settings, Verdict, sets::Secret,
 };
 use nix::{
     errno::Errno,
@@ -130,8 +130,10 @@ struct Batches {
 
 /// The tables of connections, and what is counted of them.
 struct Connections {
-    assured: Map,
-    unassured: Map,
+    /// Assured ones that their sets have no room for.
+    overflow: Map,
+    sets: Map,
+    secret: Array<MapData, Secret>,
     holdings: Map,
     known: Arc<Known>,
     /// Tables of other sizes, in use until programs of this agent are attached.

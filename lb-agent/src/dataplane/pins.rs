@@ -31,7 +31,7 @@ impl Pins {
             maps: maps::ALL.map(|map| Map {
                 max_entries: match map.name {
                     "ASSURED" => 2 * limits.assured,
-                    "UNASSURED" => sets::sets(2 * limits.unassured),
+                    "CONNECTIONS" => sets::sets(2 * limits.unassured),
                     _ => map.max_entries,
                 },
                 ..map

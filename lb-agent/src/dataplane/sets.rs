@@ -1,11 +1,11 @@
-//! The table of unassured connections, changed past the programs.
+//! The table of connections, changed past the programs.
 
-use std::{array, io};
+use std::io;
 
 use aya::maps::{Array, Map, MapData, MapError};
 use lb_common::{
-    Connection, Life, Settings, Tuple,
-    sets::{Element, Place, SECRET, Set},
+    Connection, Life, Tuple,
+    sets::{Element, Place, Secret, Set},
 };
 
 use super::{DataplaneError, elements::Elements};
@@ -15,38 +15,41 @@ use super::{DataplaneError, elements::Elements};
 #[derive(Clone, Debug)]
 pub struct Sets {
     elements: Elements<u32, Set>,
-    secret: [u32; SECRET],
+    secret: Secret,
 }
 
 impl Sets {
-    /// `unassured` and `settings` are the maps of these names.
+    /// `connections` and `secret` are the maps of these names.
     pub fn open(
-        unassured: &Map,
-        settings: &Array<MapData, Settings>,
+        connections: &Map,
+        secret: &Array<MapData, Secret>,
     ) -> Result<Self, DataplaneError> {
-        let settings = settings.get(&0, 0);
-        let settings = settings.map_err(|source| DataplaneError::Map {
-            map: "SETTINGS",
+        let secret = secret.get(&0, 0).map_err(|source| DataplaneError::Map {
+            map: "SECRET",
             source,
         })?;
         Ok(Self {
-            elements: Elements::open("UNASSURED", unassured)?,
-            secret: settings.secret,
+            elements: Elements::open("CONNECTIONS", connections)?,
+            secret,
         })
     }
 
-    pub fn get(&self, key: &Tuple) -> Result<Option<Connection>, DataplaneError> {
+    /// The connection, and whether it is assured.
+    pub fn get(&self, key: &Tuple) -> Result<Option<(Connection, bool)>, DataplaneError> {
         let set = self.read(self.place(key))?;
-        Ok(set.find(key).map(|way| set.elements[way].connection))
+        let found = |way: usize| (set.elements[way].connection, set.marks[way].is_assured());
+        Ok(set.find(key).map(found))
     }
 
-    /// Enters an element in place of the one with this key, or of one that was seen
-    /// longer ago.
-    pub fn insert(&self, key: &Tuple, connection: &Connection) -> Result<(), DataplaneError> {
+    /// Enters an element in place of the one with this key, which stays assured if it
+    /// was, or of an unassured one that was seen longer ago. `false` if there is none.
+    pub fn insert(&self, key: &Tuple, connection: &Connection) -> Result<bool, DataplaneError> {
         let place = self.place(key);
         let mut set = self.read(place)?;
         let seen = Life::unpack(connection.life).seen;
-        let way = set.room(place.tag, seen);
+        let Some(way) = set.room(place.tag, seen) else {
+            return Ok(false);
+        };
         set.elements[way] = Element {
             key: *key,
             connection: *connection,
@@ -55,9 +58,11 @@ impl Sets {
         let before = set.marks[way];
         set.marks[way] = before.cleared();
         self.write(place, &set)?;
-        set.marks[way] = before.next(place.tag, seen);
+        let mark = before.next(place.tag, seen);
+        set.marks[way] = mark.with_assured(before.is_assured());
         set.changes = set.changes.wrapping_add(1);
-        self.write(place, &set)
+        self.write(place, &set)?;
+        Ok(true)
     }
 
     /// Whether it was there.
@@ -72,11 +77,12 @@ impl Sets {
         Ok(true)
     }
 
-    /// All keys, in no order.
-    pub fn keys(&self) -> Result<Vec<Tuple>, DataplaneError> {
+    /// All keys of elements that are, or are not, assured, in no order.
+    pub fn keys(&self, assured: bool) -> Result<Vec<Tuple>, DataplaneError> {
         let mut keys = Vec::new();
         self.elements.for_each(|_, set| {
-            keys.extend(set.iter().map(|element| element.key));
+            let those = set.iter().filter(|&(_, is_assured)| is_assured == assured);
+            keys.extend(those.map(|(element, _)| element.key));
         })?;
         Ok(keys)
     }
@@ -94,16 +100,25 @@ impl Sets {
     }
 }
 
-/// What nobody outside can guess.
-pub(super) fn secret() -> io::Result<[u32; SECRET]> {
-    let mut words = array::from_fn(|_| 0);
-    getrandom::fill(bytemuck::bytes_of_mut(&mut words))?;
-    Ok(words)
+/// Draws what nobody outside can guess, if it was not drawn before.
+pub(super) fn draw(map: &mut Array<MapData, Secret>) -> Result<(), DataplaneError> {
+    let failed = |source| DataplaneError::Map {
+        map: "SECRET",
+        source,
+    };
+    let mut secret = map.get(&0, 0).map_err(failed)?;
+    if secret != Secret::default() {
+        return Ok(());
+    }
+    let words = bytemuck::bytes_of_mut(&mut secret.words);
+    let drawn = getrandom::fill(words).map_err(|error| MapError::from(io::Error::from(error)));
+    drawn.map_err(failed)?;
+    map.set(0, secret, 0).map_err(failed)
 }
 
 fn failed(error: io::Error) -> DataplaneError {
     DataplaneError::Map {
-        map: "UNASSURED",
+        map: "CONNECTIONS",
         source: MapError::from(error),
     }
 }

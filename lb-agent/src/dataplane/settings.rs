@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use lb_common::{Address, FrontendKey, NetworkKey, PodDetection, Settings};
 use nix::time::{ClockId, clock_getres};
 
-use super::{Dataplane, DataplaneError, sets};
+use super::{Dataplane, DataplaneError};
 use crate::{connections, model::Family, node};
 
 /// Writes what is the same for as long as the agent runs. The rest stays, if
@@ -22,12 +22,7 @@ pub(super) fn write(
         true => map.get(&0, 0)?,
         false => initial(),
     };
-    let secret = match before.secret {
-        none if none == Settings::default().secret => sets::secret()?,
-        secret => secret,
-    };
     let record = Settings {
-        secret,
         connection_quota: connections.limits.of_service(),
         timeouts: connections.timeouts.jiffies(second),
         second,

@@ -10,7 +10,7 @@ use lb_agent::{
 };
 use lb_common::{
     Connection, Life, State, Tuple,
-    collection::{ASSURED, ROOM, UNASSURED},
+    collection::{OVERFLOW, ROOM, SETS},
     lifecycle::{SCTP, TCP, UDP},
 };
 use lb_tests::lab::{Family, Protocol};
@@ -40,25 +40,25 @@ fn what_is_over_goes_as_a_whole() {
     use State::{Aborted, Answered, Dying, Finished, Open, Opening, Refused};
     let mut held = held();
     for (row, (table, protocol, state, seconds, over)) in [
-        (ASSURED, TCP, Open, 431_000, false),
-        (ASSURED, TCP, Open, 433_000, true),
-        (ASSURED, TCP, Finished, 110, false),
-        (ASSURED, TCP, Finished, 130, true),
-        (ASSURED, TCP, Aborted, 8, false),
-        (ASSURED, TCP, Aborted, 12, true),
-        (ASSURED, UDP, Open, 110, false),
-        (ASSURED, UDP, Open, 130, true),
-        (ASSURED, SCTP, Open, 215, true),
-        (ASSURED, TCP, Dying, 0, true),
-        (UNASSURED, TCP, Opening, 110, false),
-        (UNASSURED, TCP, Opening, 130, true),
-        (UNASSURED, TCP, Answered, 70, true),
-        (UNASSURED, TCP, Refused, 12, true),
-        (UNASSURED, UDP, Opening, 25, false),
-        (UNASSURED, UDP, Opening, 35, true),
-        (UNASSURED, SCTP, Opening, 5, true),
+        (OVERFLOW, TCP, Open, 431_000, false),
+        (OVERFLOW, TCP, Open, 433_000, true),
+        (OVERFLOW, TCP, Finished, 110, false),
+        (OVERFLOW, TCP, Finished, 130, true),
+        (OVERFLOW, TCP, Aborted, 8, false),
+        (OVERFLOW, TCP, Aborted, 12, true),
+        (OVERFLOW, UDP, Open, 110, false),
+        (OVERFLOW, UDP, Open, 130, true),
+        (OVERFLOW, SCTP, Open, 215, true),
+        (OVERFLOW, TCP, Dying, 0, true),
+        (SETS, TCP, Opening, 110, false),
+        (SETS, TCP, Opening, 130, true),
+        (SETS, TCP, Answered, 70, true),
+        (SETS, TCP, Refused, 12, true),
+        (SETS, UDP, Opening, 25, false),
+        (SETS, UDP, Opening, 35, true),
+        (SETS, SCTP, Opening, 5, true),
         // Kept from the other table by a quota.
-        (UNASSURED, TCP, Open, 1000, false),
+        (SETS, TCP, Open, 1000, false),
     ]
     .into_iter()
     .enumerate()
@@ -75,7 +75,7 @@ fn what_is_over_goes_as_a_whole() {
         for key in [key, other_key] {
             assert_eq!(held.get(table, &key).is_none(), over, "{what} {key:?}");
         }
-        let freed = u64::from(over && table == ASSURED);
+        let freed = u64::from(over && table == OVERFLOW);
         assert_eq!(held.held(SERVICE), before - freed, "{what}");
         assert_eq!(held.ask(table, &[key]), [None], "{what}, again");
     }
@@ -110,22 +110,22 @@ fn what_was_heard_of_meanwhile_stays() {
         protocol: TCP,
         ..Tuple::default()
     };
-    let connection = held.get(ASSURED, &key).unwrap();
+    let connection = held.get(OVERFLOW, &key).unwrap();
     let age = |held: &mut Held| {
         let seen = Life::unpack(held.connection(TCP, 1, State::Open, 500_000).1.life);
         for key in [key, connection.mirror(&key).0] {
-            let found = held.get(ASSURED, &key).unwrap();
+            let found = held.get(OVERFLOW, &key).unwrap();
             let life = seen.pack();
-            held.put(ASSURED, &key, &Connection { life, ..found });
+            held.put(OVERFLOW, &key, &Connection { life, ..found });
         }
     };
     age(&mut held);
     send(&mut held, reply, ACK, backend, client);
-    assert_eq!(held.ask(ASSURED, &[key]), [None]);
-    assert_eq!(held.elements(ASSURED), 2);
+    assert_eq!(held.ask(SETS, &[key]), [None]);
+    assert_eq!(held.elements(OVERFLOW), 2);
     age(&mut held);
-    assert_eq!(held.ask(ASSURED, &[key]), [Some(State::Open)]);
-    assert_eq!(held.elements(ASSURED), 0);
+    assert_eq!(held.ask(SETS, &[key]), [Some(State::Open)]);
+    assert_eq!(held.elements(OVERFLOW), 0);
     assert_eq!(held.held(connection.service), 0);
 }
 
@@ -133,11 +133,11 @@ fn what_was_heard_of_meanwhile_stays() {
 fn a_half_goes_when_it_cannot_restore_the_other() {
     let mut held = held();
     for (row, (table, protocol, seconds, over)) in [
-        (ASSURED, TCP, 0, false),
-        (ASSURED, TCP, 3, true),
-        (UNASSURED, TCP, 3, false),
-        (UNASSURED, TCP, 130, true),
-        (UNASSURED, UDP, 35, true),
+        (OVERFLOW, TCP, 0, false),
+        (OVERFLOW, TCP, 3, true),
+        (SETS, TCP, 3, false),
+        (SETS, TCP, 130, true),
+        (SETS, UDP, 35, true),
     ]
     .into_iter()
     .enumerate()
@@ -172,9 +172,9 @@ fn udp_whose_backend_is_retired_lasts_as_long_as_without_an_answer() {
         if direct {
             connection.flags = Connection::DIRECT;
         }
-        held.enter(ASSURED, &key, &connection);
+        held.enter(OVERFLOW, &key, &connection);
         let expect = over.then_some(State::Open);
-        assert_eq!(held.ask(ASSURED, &[key]), [expect], "{retired} {seconds}");
+        assert_eq!(held.ask(OVERFLOW, &[key]), [expect], "{retired} {seconds}");
     }
 }
 
@@ -183,14 +183,14 @@ fn udp_whose_backend_is_retired_lasts_as_long_as_without_an_answer() {
 fn walks_collect_all_that_is_over() {
     const ALL: u16 = 12_000;
     let mut held = held();
-    for table in [ASSURED, UNASSURED] {
+    for table in [OVERFLOW, SETS] {
         for number in 0..ALL {
             let (state, seconds) = match number % 3 {
                 0 => (State::Open, 0),
                 1 => (State::Open, 433_000),
                 _ => (State::Aborted, 60),
             };
-            let protocol = if table == ASSURED { TCP } else { SCTP };
+            let protocol = if table == OVERFLOW { TCP } else { SCTP };
             let (key, connection) = held.connection(protocol, number, state, seconds);
             held.enter(table, &key, &connection);
         }
@@ -218,7 +218,7 @@ fn walks_collect_all_that_is_over() {
         .collect();
     assert_eq!(collected, expect);
     assert_eq!(ticks.last().unwrap().unassured, Some(u64::from(ALL)));
-    for table in [ASSURED, UNASSURED] {
+    for table in [OVERFLOW, SETS] {
         assert_eq!(held.elements(table), usize::from(ALL) / 3 * 2);
     }
     assert_eq!(held.held(SERVICE), third);
@@ -242,7 +242,7 @@ fn walks_collect_all_that_is_over() {
 fn what_is_dying_is_left_alone_for_a_walk() {
     let mut held = held();
     let (key, connection) = held.connection(TCP, 4000, State::Dying, 0);
-    held.enter(ASSURED, &key, &connection);
+    held.enter(OVERFLOW, &key, &connection);
     let mut collector = held
         .rig
         .dataplane()
@@ -260,7 +260,7 @@ fn what_is_dying_is_left_alone_for_a_walk() {
     };
     assert_eq!(walk(), BTreeMap::new());
     assert_eq!(walk(), BTreeMap::from([((TCP, State::Dying), 1)]));
-    assert_eq!(held.elements(ASSURED), 0);
+    assert_eq!(held.elements(OVERFLOW), 0);
 }
 
 #[test]
@@ -269,12 +269,12 @@ fn a_frame_takes_as_many_as_it_has_room_for() {
     let mut keys = Vec::new();
     for number in 0..ROOM as u16 {
         let (key, connection) = held.connection(TCP, number, State::Open, 433_000);
-        held.enter(ASSURED, &key, &connection);
+        held.enter(OVERFLOW, &key, &connection);
         keys.push(key);
     }
-    let answers = held.ask(ASSURED, &keys);
+    let answers = held.ask(OVERFLOW, &keys);
     assert_eq!(answers, vec![Some(State::Open); ROOM]);
-    assert_eq!(held.elements(ASSURED), 0);
+    assert_eq!(held.elements(OVERFLOW), 0);
 }
 
 /// What finds no room among the assured can be evicted, and is not lost.
@@ -284,7 +284,7 @@ fn a_smaller_table_takes_what_it_can() {
     let mut held = held();
     for number in 0..ALL {
         let (key, connection) = held.connection(TCP, number, State::Open, 0);
-        held.enter(ASSURED, &key, &connection);
+        held.enter(OVERFLOW, &key, &connection);
     }
     let limits = Limits {
         assured: 1024,

@@ -259,15 +259,21 @@ const fn packets_to(protocol: Protocol, state: State) -> &'static [Packet] {
         (Protocol::Udp, _) => &[(ASKS, 0), (ANSWERS, 0)],
         (_, State::Answered) => &[(ASKS, SYN), (ANSWERS, SYN | ACK)],
         (_, State::Refused) => &[(ASKS, SYN), (ANSWERS, RST | ACK)],
-        (_, State::Open | State::Dying) => &[OPEN[0], OPEN[1], OPEN[2]],
-        (_, State::ClientClosed) => &[OPEN[0], OPEN[1], OPEN[2], CLIENT_ENDS],
-        (_, State::BackendClosed) => &[OPEN[0], OPEN[1], OPEN[2], BACKEND_ENDS],
-        (_, State::Finished) => &[OPEN[0], OPEN[1], OPEN[2], CLIENT_ENDS, BACKEND_ENDS],
-        (_, State::Aborted) => &[OPEN[0], OPEN[1], OPEN[2], (ANSWERS, RST)],
+        (_, State::Open | State::Dying) => &[HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2]],
+        (_, State::ClientClosed) => &[HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2], CLIENT_ENDS],
+        (_, State::BackendClosed) => &[HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2], BACKEND_ENDS],
+        (_, State::Finished) => &[
+            HANDSHAKE[0],
+            HANDSHAKE[1],
+            HANDSHAKE[2],
+            CLIENT_ENDS,
+            BACKEND_ENDS,
+        ],
+        (_, State::Aborted) => &[HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2], (ANSWERS, RST)],
     }
 }
 
-const OPEN: [Packet; 3] = [(ASKS, SYN), (ANSWERS, SYN | ACK), (ASKS, ACK)];
+pub(crate) const HANDSHAKE: [Packet; 3] = [(ASKS, SYN), (ANSWERS, SYN | ACK), (ASKS, ACK)];
 const CLIENT_ENDS: Packet = (ASKS, FIN | ACK);
 const BACKEND_ENDS: Packet = (ANSWERS, FIN | ACK);
 

@@ -1,4 +1,4 @@
-//! Sets of the table of unassured connections: who makes room, and what two CPUs
+//! Sets of the table of connections: who makes room, who does not, and what two CPUs
 //! enter at once.
 
 use std::{
@@ -7,13 +7,13 @@ use std::{
     net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lb_agent::dataplane::XdpModeOption;
 use lb_common::{
-    Tuple, Verdict,
-    sets::{self, Place, WAYS},
+    State, Tuple, Verdict,
+    sets::{self, ASSURED, Place, WAYS},
 };
 use lb_tests::{
     lab::{Family, Protocol},
@@ -23,14 +23,16 @@ use lb_tests::{
 use crate::{
     first,
     frame::{ACK, Frame, SYN},
-    line::{ANSWERS, ASKS, INWARD, Line, THROUGH},
+    kinds,
+    line::{ANSWERS, ASKS, HANDSHAKE, INWARD, Line, THROUGH},
     rig::Rig,
     socket,
     tables::{Table, tuple},
     wiring::inner,
 };
 
-const LEAST: u32 = 1 << 10;
+/// Unassured connections of [`Rig::with_room`].
+pub(crate) const LEAST: u32 = 1 << 10;
 
 /// Clients of the line, other than its own.
 fn strangers(line: &Line<'_>) -> impl Iterator<Item = SocketAddr> + use<> {
@@ -39,19 +41,44 @@ fn strangers(line: &Line<'_>) -> impl Iterator<Item = SocketAddr> + use<> {
         .flat_map(move |host| (1..=200_u16).map(move |port| socket(inner(60, host), family, port)))
 }
 
-fn set_of(rig: &Rig, key: &Tuple, unassured: u32) -> u32 {
-    let secret = rig.tables.settings().secret;
-    Place::of(key, &secret, sets::sets(2 * unassured)).set
+fn set_of(rig: &Rig, key: &Tuple) -> u32 {
+    let secret = rig.tables.secret();
+    Place::of(key, &secret, sets::sets(2 * LEAST)).set
+}
+
+/// Assures as many connections of the set in which the line's own begins as may be;
+/// the keys of their clients' direction.
+pub(crate) fn crowd(line: &mut Line<'_>) -> Vec<Tuple> {
+    let (own, own_key) = (line.client, line.forward_key());
+    let set = set_of(line.rig, &own_key);
+    let mut keys = Vec::new();
+    for port in (1_024..=u16::MAX).rev() {
+        line.client.set_port(port);
+        let key = line.forward_key();
+        if key == own_key || set_of(line.rig, &key) != set {
+            continue;
+        }
+        line.exchange(&HANDSHAKE);
+        if line.rig.tables.is_in_sets(&key) && line.rig.tables.is_in(Table::Assured, &key) {
+            keys.push(key);
+        }
+        if keys.len() == ASSURED {
+            break;
+        }
+    }
+    line.client = own;
+    assert_eq!(keys.len(), ASSURED, "{}", line.what);
+    keys
 }
 
 /// Clients whose connections' both keys share one set with nothing else that they
 /// enter: that of `key`.
 fn neighbours(line: &Line<'_>, key: &Tuple, count: usize) -> Vec<SocketAddr> {
-    let set = set_of(line.rig, key, LEAST);
+    let set = set_of(line.rig, key);
     let shares = |client: &SocketAddr| {
         let forward = tuple(line.protocol, *client, line.frontend);
         let reply = tuple(line.protocol, line.backend, *client);
-        set_of(line.rig, &forward, LEAST) == set && set_of(line.rig, &reply, LEAST) != set
+        set_of(line.rig, &forward) == set && set_of(line.rig, &reply) != set
     };
     strangers(line).filter(shares).take(count).collect()
 }
@@ -126,42 +153,99 @@ fn a_flow_that_goes_on_outlasts_a_flood() {
     }
 }
 
-/// From clients of the same ports, or from the same client.
+/// What its set has no room for is assured all the same.
+#[test]
+fn assured_connections_make_no_room_and_find_some() {
+    for way in [&INWARD, &THROUGH] {
+        for (family, protocol) in kinds() {
+            let mut rig = Rig::with_room(LEAST);
+            let mut line = Line::new(&mut rig, way, family, protocol);
+            let what = line.what.clone();
+            let own = line.client;
+            let kept = crowd(&mut line);
+            let key = line.forward_key();
+            line.exchange(&HANDSHAKE);
+            assert_eq!(line.state(), Some((Table::Assured, State::Open)), "{what}");
+            assert!(!line.rig.tables.is_in_sets(&key), "{what}");
+            assert!(!line.rig.tables.is_in_sets(&line.reply_key()), "{what}");
+            let service = line.rig.tables.find(&key).unwrap().1.service;
+            let open = line.rig.tables.count(Table::Assured) as u64 / 2;
+            assert_eq!(
+                line.rig.tables.holdings(service).connections,
+                open,
+                "{what}"
+            );
+
+            let set = set_of(line.rig, &key);
+            let strangers: Vec<SocketAddr> = (1_024..40_000)
+                .map(|port| SocketAddr::new(own.ip(), port))
+                .filter(|stranger| {
+                    let key = tuple(protocol, *stranger, line.frontend);
+                    set_of(line.rig, &key) == set && line.rig.tables.find(&key).is_none()
+                })
+                .take(3 * WAYS)
+                .collect();
+            assert_eq!(strangers.len(), 3 * WAYS, "{what}");
+            for stranger in strangers {
+                line.client = stranger;
+                assert_eq!(line.ask(SYN), Verdict::Opened, "{what}");
+            }
+            line.client = own;
+            for key in kept.iter().chain([&key]) {
+                assert!(line.rig.tables.is_in(Table::Assured, key), "{what} {key:?}");
+            }
+            line.exchange(&[(ASKS, ACK), (ANSWERS, ACK)]);
+        }
+    }
+}
+
+/// From clients of the same ports, or from the same client. To the backend, no two
+/// connections look the same.
 #[test]
 fn two_cpus_at_once_enter_no_key_twice() {
     const ROUNDS: u16 = 1_600;
+    const PASSES: usize = 5;
     for protocol in Protocol::ALL {
         let mut rig = Rig::new(XdpModeOption::Native);
-        let line = Line::new(&mut rig, &THROUGH, Family::V4, protocol);
-        let frontend = line.frontend;
+        let frontend = Line::new(&mut rig, &THROUGH, Family::V4, protocol).frontend;
         let mut programs = [rig.beside(), rig.beside()];
-        let meet = AtomicU32::new(0);
-        let netns = rig.netns();
-        thread::scope(|scope| {
-            for (number, (dataplane, indices)) in (0_u8..).zip(&mut programs) {
-                let meet = &meet;
-                let run = move || {
-                    for round in 0..ROUNDS {
-                        let host = if round % 8 == 0 { 1 } else { number + 1 };
-                        let client = socket(inner(60, host), Family::V4, 1_024 + round);
-                        let frame = Frame::new(first(protocol), client, frontend).bytes();
-                        meet.fetch_add(1, Ordering::SeqCst);
-                        while meet.load(Ordering::SeqCst) < 2 * (u32::from(round) + 1) {
-                            hint::spin_loop();
+        for pass in 0..PASSES {
+            let what = format!("{protocol}, {pass}");
+            rig.tables.clear();
+            let meet = AtomicU32::new(0);
+            let netns = rig.netns();
+            thread::scope(|scope| {
+                for (number, (dataplane, indices)) in (0_u8..).zip(&mut programs) {
+                    let meet = &meet;
+                    let run = move || {
+                        for round in 0..ROUNDS {
+                            let host = if round % 8 == 0 { 1 } else { number + 1 };
+                            let client = socket(inner(60, host), Family::V4, 1_024 + round);
+                            let frame = Frame::new(first(protocol), client, frontend).bytes();
+                            meet.fetch_add(1, Ordering::SeqCst);
+                            while meet.load(Ordering::SeqCst) < 2 * (u32::from(round) + 1) {
+                                hint::spin_loop();
+                            }
+                            // One is in the midst of it when the other begins.
+                            let (met, late) = (Instant::now(), 20 * u64::from(round % 100));
+                            while number == 1 && met.elapsed() < Duration::from_nanos(late) {}
+                            let request = THROUGH.request;
+                            test_run(dataplane, request, |name| indices[name], &frame).unwrap();
                         }
-                        test_run(dataplane, THROUGH.request, |name| indices[name], &frame).unwrap();
-                    }
-                };
-                scope.spawn(move || netns.run(run));
-            }
-        });
-        let table = rig.dataplane().connection_table().unwrap();
-        let open = table.iter().count();
-        let both = usize::from(ROUNDS);
-        let once = both.div_ceil(8);
-        assert_eq!(open, 2 * both - once, "{protocol}");
-        let keys = rig.tables.keys(Table::Unassured);
-        let distinct: BTreeSet<Tuple> = keys.iter().copied().collect();
-        assert_eq!(distinct.len(), keys.len(), "{protocol}");
+                    };
+                    scope.spawn(move || netns.run(run));
+                }
+            });
+            let table = rig.dataplane().connection_table().unwrap();
+            let open: Vec<_> = table.iter().map(|one| one.connection.translated).collect();
+            let seen: BTreeSet<&Tuple> = open.iter().collect();
+            assert_eq!(seen.len(), open.len(), "{what}: some look the same");
+            let both = usize::from(ROUNDS);
+            let once = both.div_ceil(8);
+            assert_eq!(open.len(), 2 * both - once, "{what}");
+            let keys = rig.tables.keys(Table::Unassured);
+            let distinct: BTreeSet<&Tuple> = keys.iter().collect();
+            assert_eq!(distinct.len(), keys.len(), "{what}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known};
+use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known, sets::Secret};
 use lb_tests::{
     lab::Protocol,
     packet::{Table as Elements, pinned},
@@ -25,6 +25,7 @@ pub(crate) struct Tables {
     holdings: HashMap<MapData, u32, Holdings>,
     settings: Array<MapData, Settings>,
     known: Array<MapData, u64>,
+    secret: Array<MapData, Secret>,
 }
 
 impl Tables {
@@ -36,6 +37,7 @@ impl Tables {
             holdings: Map::HashMap(data("HOLDINGS")).try_into().unwrap(),
             settings: Map::Array(data("SETTINGS")).try_into().unwrap(),
             known: Map::Array(data("KNOWN")).try_into().unwrap(),
+            secret: Map::Array(data("SECRET")).try_into().unwrap(),
         }
     }
 
@@ -52,6 +54,17 @@ impl Tables {
 
     pub(crate) fn is_in(&self, table: Table, key: &Tuple) -> bool {
         self.of(table).get(key).unwrap().is_some()
+    }
+
+    /// Whether the element has its place in a set.
+    pub(crate) fn is_in_sets(&self, key: &Tuple) -> bool {
+        self.assured.is_in_sets(key).unwrap()
+    }
+
+    /// Elements that their sets had no room for.
+    pub(crate) fn overflow(&self) -> usize {
+        let keys = self.keys(Table::Assured);
+        keys.iter().filter(|key| !self.is_in_sets(key)).count()
     }
 
     pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
@@ -131,6 +144,10 @@ impl Tables {
             ..self.settings()
         };
         self.settings.set(0, settings, 0).unwrap();
+    }
+
+    pub(crate) fn secret(&self) -> Secret {
+        self.secret.get(&0, 0).unwrap()
     }
 
     pub(crate) fn settings(&self) -> Settings {

@@ -40,6 +40,7 @@ const UPLINK: &str = "up1";
 /// Has the node serve what the ways lead to, and opens their connections.
 pub(super) fn prepare(node: &mut Node) -> Result<Vec<Way>> {
     let mut ways = Vec::new();
+    // Flows that are alone are there before many fill the sets.
     for family in Family::ALL {
         let v6 = if family == Family::V6 { ", IPv6" } else { "" };
         for (transport, protocol) in [
@@ -62,11 +63,19 @@ pub(super) fn prepare(node: &mut Node) -> Result<Vec<Way>> {
             scene.serve_outside()?;
             scene.serve_pods()?;
             if family == Family::V4 {
-                scene.many()?;
                 scene.misses();
             }
         }
     }
+    let mut scene = Scene {
+        node,
+        ways: &mut ways,
+        family: Family::V4,
+        transport: Transport::Udp,
+        protocol: Protocol::Udp,
+        suffix: ", UDP".to_owned(),
+    };
+    scene.many()?;
     Ok(ways)
 }
 
@@ -145,9 +154,6 @@ impl Scene<'_> {
             let frontend = self.serve(number, &[near], true)?;
             let request = self.template(&self.frame((client, 0), frontend), flows, 0);
             let reply = self.template(&self.frame((near, TARGET), (client, 0)), flows, 1);
-            if self.protocol != Protocol::Udp {
-                continue;
-            }
             self.node.replay(xdp, &request, flows, Verdict::Opened)?;
             let egress = forwarded(UPLINK, "pod0");
             self.node.replay(egress, &reply, flows, Verdict::Reply)?;

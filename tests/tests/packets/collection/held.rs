@@ -6,7 +6,7 @@ use aya::{
 };
 use lb_common::{
     Address, Connection, Holdings, Life, State, Tuple,
-    collection::{ASSURED, HEADER, ROOM, answer},
+    collection::{HEADER, OVERFLOW, ROOM, answer},
 };
 
 use lb_tests::packet::{Table, pinned};
@@ -50,7 +50,7 @@ impl Held {
         };
         self.put(table, key, connection);
         self.put(table, &reply_key, &reply);
-        if table == ASSURED {
+        if table == OVERFLOW {
             let held = self.held(connection.service);
             self.set_held(connection.service, held + 1);
         }
@@ -129,7 +129,7 @@ impl Held {
     }
 
     fn now(&mut self) -> u32 {
-        self.run(ASSURED, &[0; HEADER]).0
+        self.run(OVERFLOW, &[0; HEADER]).0
     }
 
     fn run(&mut self, table: u32, frame: &[u8]) -> (u32, Vec<u8>) {
