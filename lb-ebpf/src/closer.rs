@@ -20,7 +20,8 @@ const REACH: u32 = 1024;
 #[inline(always)]
 pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -> Step<Outcome> {
     let offset = checked_network(network);
-    let Scratch { tuple, shape, .. } = scratch::get()?;
+    let scratch = scratch::get()?;
+    let Scratch { tuple, shape, .. } = scratch;
     if F::is_extension(tuple.protocol) {
         packet.reveal(REACH);
     }
@@ -43,7 +44,7 @@ pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -
             true => Shape::LATER_AGAIN,
             false => Shape::LATER,
         };
-        return match fragments::recall(packet, tuple, &layers)? {
+        return match fragments::recall(packet, scratch, &layers)? {
             Some(outcome) => Ok(outcome),
             None => Err(Verdict::Opened),
         };
@@ -55,10 +56,10 @@ pub(crate) fn look_closer<P: Subprograms, F: Family>(packet: &P, network: u32) -
             // Nobody is to wait for ports.
             (tuple.source_port, tuple.destination_port) = (0, 0);
         }
-        if let Some(outcome) = fragments::remember(packet, tuple, &layers)? {
+        if let Some(outcome) = fragments::remember(packet, scratch, &layers)? {
             return Ok(outcome);
         }
     }
-    shape.mark = mark?;
+    scratch.shape.mark = mark?;
     Err(Verdict::Opened)
 }

@@ -16,7 +16,9 @@ use crate::{
     headers::{Headers, Shape},
     interfaces,
     packet::{Outcome, Packet, Step},
+    scratch::{self, Scratch, hidden, lend},
     services,
+    words::{copy, is_same, put},
 };
 
 #[btf_map]
@@ -48,40 +50,43 @@ struct Held {
     frame: [u64; LONGEST as usize / 8],
 }
 
+/// The index of no place.
+const NOWHERE: u32 = u32::MAX;
+
 const FREE: u64 = 0;
 const BUSY: u64 = 1 << 32;
 const FULL: u64 = 2 << 32;
 
-/// Writes protocol and ports of a later part to `tuple`.
+/// Writes protocol and ports of a later part to the tuple in the scratch.
 #[inline(always)]
 pub(crate) fn recall<P: Packet>(
     packet: &P,
-    tuple: &mut Tuple,
+    scratch: &mut Scratch,
     layers: &Layers,
 ) -> Step<Option<Outcome>> {
-    let key = key(tuple, layers);
-    if look_up(&key, tuple) {
+    note_whole(scratch, layers);
+    if lend(scratch, || lb_recall()) != 0 {
         // Others that had come before the first one, and after it by now.
         return Ok(match P::HOOK {
             Hook::Xdp => None,
-            Hook::TcIngress | Hook::TcEgress => release(packet, &key),
+            Hook::TcIngress | Hook::TcEgress => release(packet, scratch),
         });
     }
     if matches!(P::HOOK, Hook::Xdp) {
         return Err(Verdict::Deferred);
     }
-    if !is_awaited(packet, tuple) {
+    if !is_awaited(packet, &scratch.tuple) {
         return Err(Verdict::Fragment);
     }
-    if !hold(packet, &key) {
-        return Err(match services::is_cluster_ip(&tuple.destination) {
+    if !hold(packet, scratch) {
+        return Err(match services::is_cluster_ip(&scratch.tuple.destination) {
             true => Verdict::FragmentLost,
             false => Verdict::Fragment,
         });
     }
     // The first one may have gone by on another CPU.
-    if look_up(&key, tuple)
-        && let Some(held) = take_any(&key)
+    if lend(scratch, || lb_recall()) != 0
+        && let Some(held) = take_any(scratch)
     {
         free(held);
         return Ok(None);
@@ -94,14 +99,15 @@ pub(crate) fn recall<P: Packet>(
 #[inline(always)]
 pub(crate) fn remember<P: Packet>(
     packet: &P,
-    tuple: &Tuple,
+    scratch: &mut Scratch,
     layers: &Layers,
 ) -> Step<Option<Outcome>> {
-    let key = key(tuple, layers);
+    note_whole(scratch, layers);
     let is_xdp = matches!(P::HOOK, Hook::Xdp);
-    if is_xdp && is_waiting(&key) {
+    if is_xdp && is_waiting(scratch) {
         return Err(Verdict::Deferred);
     }
+    let Scratch { tuple, whole, .. } = &*scratch;
     let fragment = Fragment {
         source_port: tuple.source_port,
         destination_port: tuple.destination_port,
@@ -109,11 +115,11 @@ pub(crate) fn remember<P: Packet>(
         seen: clock::now(),
     };
     // Without it, the others wait in vain.
-    let _ = FRAGMENTS.insert(key, fragment, BPF_ANY.into());
+    let _ = FRAGMENTS.insert(whole, fragment, BPF_ANY.into());
     if is_xdp {
         return Ok(None);
     }
-    Ok(release(packet, &key))
+    Ok(release(packet, scratch))
 }
 
 /// What becomes of a later part whose ports are known, but no connection.
@@ -137,14 +143,27 @@ pub(crate) fn without_connection<P: Packet>(packet: &P, headers: &Headers<'_>) -
     }
 }
 
+/// Leaves in the scratch what all parts of the packet have in common.
 #[inline(always)]
-fn key(tuple: &Tuple, layers: &Layers) -> FragmentKey {
-    FragmentKey {
-        source: tuple.source,
-        destination: tuple.destination,
-        id: layers.id,
-        protocol: layers.kind.into(),
-    }
+fn note_whole(scratch: &mut Scratch, layers: &Layers) {
+    let Scratch { tuple, whole, .. } = scratch;
+    copy(&tuple.source.words, &mut whole.source.words);
+    copy(&tuple.destination.words, &mut whole.destination.words);
+    put(&mut whole.id, layers.id);
+    put(&mut whole.protocol, layers.kind.into());
+}
+
+/// Whether the first part of the packet in the scratch was seen; its tuple gets
+/// what that has said.
+///
+/// A function of its own to the verifier, which looks at it once and not at
+/// each call: hence the linkage.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_recall() -> u32 {
+    scratch::get()
+        .is_ok_and(|Scratch { tuple, whole, .. }| look_up(whole, tuple))
+        .into()
 }
 
 #[inline(always)]
@@ -184,59 +203,102 @@ fn is_to_us(destination: &Address) -> bool {
 
 /// `false` if there is no room.
 #[inline(always)]
-fn hold<P: Packet>(packet: &P, key: &FragmentKey) -> bool {
+fn hold<P: Packet>(packet: &P, scratch: &mut Scratch) -> bool {
     let length = packet.length();
     if length > LONGEST {
         return false;
     }
     let now = clock::now();
-    for place in 0..PLACES {
-        let Some(held) = HELD.get_ptr_mut(first_place(key) + place) else {
-            return false;
+    let place = lend(scratch, || lb_occupy(now));
+    let Some(held) = HELD.get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: the element is memory of the map; who has made it busy is
+    // alone with the rest of it.
+    unsafe {
+        (*held).length = length;
+        let frame = (&raw mut (*held).frame).cast();
+        let is_whole = packet.load(0, frame, length, LONGEST).is_ok();
+        let after = if is_whole {
+            FULL | u64::from(now)
+        } else {
+            FREE
         };
-        // SAFETY: the element is memory of the map; who has made it busy is
-        // alone with the rest of it.
-        unsafe {
-            let state = ptr::read_volatile(&raw const (*held).state);
-            let busy = BUSY | u64::from(now);
-            if (state != FREE && !is_stale(state))
-                || !atomic::swap(&raw mut (*held).state, state, busy)
-            {
-                continue;
-            }
-            (*held).key = *key;
-            (*held).length = length;
-            let frame = (&raw mut (*held).frame).cast();
-            let is_whole = packet.load(0, frame, length, LONGEST).is_ok();
-            let after = if is_whole {
-                FULL | u64::from(now)
-            } else {
-                FREE
-            };
-            atomic::swap(&raw mut (*held).state, busy, after);
-            return is_whole;
-        }
+        let busy = BUSY | u64::from(now);
+        atomic::swap(&raw mut (*held).state, busy, after);
+        is_whole
     }
-    false
+}
+
+/// A place for a part of the packet in the scratch, busy from `now` on; or
+/// [`NOWHERE`].
+///
+/// A function of its own as above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_occupy(now: u32) -> u32 {
+    let Ok(Scratch { whole, .. }) = scratch::get() else {
+        return NOWHERE;
+    };
+    let first = first_place(whole);
+    let place = (first..first + PLACES).find(|&place| {
+        // SAFETY: the element is memory of the map.
+        HELD.get_ptr_mut(place)
+            .is_some_and(|held| unsafe { occupy(held, whole, now) })
+    });
+    place.unwrap_or(NOWHERE)
+}
+
+/// # Safety
+/// `held` is an element of the map.
+#[inline(always)]
+unsafe fn occupy(held: *mut Held, key: &FragmentKey, now: u32) -> bool {
+    // SAFETY: what the caller says; who has made it busy is alone with the rest
+    // of it.
+    unsafe {
+        let state = ptr::read_volatile(&raw const (*held).state);
+        let busy = BUSY | u64::from(now);
+        if (state != FREE && !is_stale(state)) || !atomic::swap(&raw mut (*held).state, state, busy)
+        {
+            return false;
+        }
+        let into = &mut (*held).key;
+        copy(&key.source.words, &mut into.source.words);
+        copy(&key.destination.words, &mut into.destination.words);
+        put(&mut into.id, key.id);
+        put(&mut into.protocol, key.protocol);
+        true
+    }
 }
 
 #[inline(always)]
-fn is_waiting(key: &FragmentKey) -> bool {
-    (0..PLACES).any(|place| {
+fn is_waiting(scratch: &mut Scratch) -> bool {
+    let first = first_place(&scratch.whole);
+    (first..first + PLACES).any(|place| lend(scratch, || lb_waits(place)) != 0)
+}
+
+/// Whether a part of the packet in the scratch waits there.
+///
+/// A function of its own as above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_waits(place: u32) -> u32 {
+    scratch::get()
+        .ok()
+        .zip(HELD.get_ptr_mut(place))
         // SAFETY: the element is memory of the map.
-        HELD.get_ptr_mut(first_place(key) + place)
-            .is_some_and(|held| unsafe { is_of(held, key) }.is_some())
-    })
+        .is_some_and(|(scratch, held)| unsafe { is_of(held, &scratch.whole) }.is_some())
+        .into()
 }
 
 /// Sends all parts that wait to this hook again, behind the packet itself.
 #[inline(always)]
-fn release<P: Packet>(packet: &P, key: &FragmentKey) -> Option<Outcome> {
+fn release<P: Packet>(packet: &P, scratch: &mut Scratch) -> Option<Outcome> {
+    // At egress, what is sent again uses the scratch before this goes on.
+    let first = hidden(first_place(&scratch.whole).into()) as u32;
     let mut taken = 0;
     for place in 0..PLACES {
-        if take(key, place).is_some() {
-            taken |= 1 << place;
-        }
+        taken |= take(scratch, first + place) << place;
     }
     if taken == 0 {
         return None;
@@ -244,7 +306,7 @@ fn release<P: Packet>(packet: &P, key: &FragmentKey) -> Option<Outcome> {
     let is_repeated = packet.repeat().is_ok();
     for place in 0..PLACES {
         if taken & 1 << place != 0
-            && let Some(held) = HELD.get_ptr_mut(first_place(key) + place)
+            && let Some(held) = HELD.get_ptr_mut(first + place)
         {
             if is_repeated {
                 // A lost part is lost with its packet.
@@ -257,20 +319,33 @@ fn release<P: Packet>(packet: &P, key: &FragmentKey) -> Option<Outcome> {
 }
 
 #[inline(always)]
-fn take_any(key: &FragmentKey) -> Option<*mut Held> {
-    (0..PLACES).find_map(|place| take(key, place))
+fn take_any(scratch: &mut Scratch) -> Option<*mut Held> {
+    let first = first_place(&scratch.whole);
+    let place = (first..first + PLACES).find(|&place| take(scratch, place) != 0)?;
+    HELD.get_ptr_mut(place)
 }
 
-/// A part of the packet that waits no more: nobody else has its place now.
+/// 1 if a part of the packet waits there no more: nobody else has its place now.
 #[inline(always)]
-fn take(key: &FragmentKey, place: u32) -> Option<*mut Held> {
-    let held = HELD.get_ptr_mut(first_place(key) + place)?;
+fn take(scratch: &mut Scratch, place: u32) -> u32 {
+    lend(scratch, || lb_take(place))
+}
+
+/// A function of its own as above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_take(place: u32) -> u32 {
+    let (Ok(scratch), Some(held)) = (scratch::get(), HELD.get_ptr_mut(place)) else {
+        return 0;
+    };
     // SAFETY: the element is memory of the map.
     unsafe {
-        let state = is_of(held, key)?;
-        let busy = BUSY | state & 0xffff_ffff;
-        atomic::swap(&raw mut (*held).state, state, busy).then_some(held)
+        is_of(held, &scratch.whole).is_some_and(|state| {
+            let busy = BUSY | state & 0xffff_ffff;
+            atomic::swap(&raw mut (*held).state, state, busy)
+        })
     }
+    .into()
 }
 
 /// Its state, if a part of the packet waits there, and not in vain by now: its
@@ -285,7 +360,7 @@ unsafe fn is_of(held: *mut Held, key: &FragmentKey) -> Option<u64> {
     // when the part is taken.
     unsafe {
         let state = ptr::read_volatile(&raw const (*held).state);
-        let has_key = ptr::read_volatile(&raw const (*held).key) == *key;
+        let has_key = is_same(&raw const (*held).key, key);
         (state & FULL != 0 && !is_stale(state) && has_key).then_some(state)
     }
 }

@@ -3,7 +3,7 @@
 use core::arch::asm;
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use lb_common::{Connection, Hop, Tuple, Verdict};
+use lb_common::{Connection, FragmentKey, Hop, Tuple, Verdict};
 
 use crate::{
     connections::Table,
@@ -19,6 +19,8 @@ pub(crate) struct Scratch {
     pub(crate) tuple: Tuple,
     pub(crate) shape: Shape,
     pub(crate) work: Work,
+    /// What this packet is a part of.
+    pub(crate) whole: FragmentKey,
     pub(crate) error: Error,
     pub(crate) answer: Answer,
 }

@@ -3,7 +3,7 @@
 
 use core::ptr;
 
-use lb_common::{Connection, Tuple};
+use lb_common::Connection;
 
 /// `T` is a number.
 #[inline(always)]
@@ -40,11 +40,10 @@ pub(crate) unsafe fn copy_connection(from: *const Connection, to: *mut Connectio
 /// # Safety
 /// As above.
 #[inline(always)]
-pub(crate) unsafe fn is_same(one: *const Tuple, other: *const Tuple) -> bool {
-    const WORDS: usize = size_of::<Tuple>() / size_of::<u64>();
+pub(crate) unsafe fn is_same<T>(one: *const T, other: *const T) -> bool {
     let (one, other) = (one.cast::<u64>(), other.cast::<u64>());
     let mut differences = 0;
-    for index in 0..WORDS {
+    for index in 0..size_of::<T>() / size_of::<u64>() {
         // SAFETY: as the caller says.
         differences |=
             unsafe { ptr::read_volatile(one.add(index)) ^ ptr::read_volatile(other.add(index)) };
