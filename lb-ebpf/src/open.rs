@@ -15,12 +15,11 @@ use crate::{
     headers::{Headers, UDP},
     hop, interfaces, networks,
     packet::{Outcome, Packet, Step},
-    pipeline::{Found, Way, send},
+    pipeline::Way,
     plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
     route::{self, LOOPBACK},
     scratch::{self, Work},
     services,
-    track::follow,
 };
 
 /// Who sends the first packet of a connection.
@@ -35,22 +34,11 @@ enum Client {
 #[repr(u32)]
 pub(crate) enum Departure {
     /// By a way that is to be found.
-    Unknown = 0,
+    Unknown = Way::Unknown as u32,
     /// By the route in the scratch.
-    Found = 1,
+    Found = Way::Found as u32,
     /// To the backend that its flow had before.
     Kept = 2,
-}
-
-impl Departure {
-    #[inline(always)]
-    pub(crate) const fn from_number(number: u32) -> Self {
-        match number {
-            0 => Self::Unknown,
-            1 => Self::Found,
-            _ => Self::Kept,
-        }
-    }
 }
 
 /// Plans the connection of which the packet in the scratch is the first one, and
@@ -69,28 +57,6 @@ pub(crate) fn open<P: Packet, F: Family>(packet: &P) -> Step<Outcome> {
         departure => departure?,
     };
     Ok(Outcome::new(Verdict::Opened, departure as i32))
-}
-
-/// Sends the packet the way that was planned.
-#[inline(always)]
-pub(crate) fn depart<P: Packet, F: Family>(packet: &P, departure: u32) -> Step<Outcome> {
-    let (headers, work) = &mut scratch::get()?.split();
-    let way = match Departure::from_number(departure) {
-        Departure::Unknown => Way::Unknown,
-        Departure::Found => Way::Found,
-        Departure::Kept => {
-            let table = work.found.ok_or(Verdict::Rejected)?;
-            return match follow::<P, F>(packet, headers, work, table, Verdict::Forward) {
-                Err(Verdict::Opened) => Err(Verdict::Rejected),
-                result => result,
-            };
-        }
-    };
-    let found = Found {
-        verdict: Verdict::Opened,
-        way,
-    };
-    send::<P, F>(packet, headers, &work.halves.one, found)
 }
 
 /// Chooses a backend and how to reach it. The connection that the client had on

@@ -31,12 +31,24 @@ pub(crate) struct Found {
 
 /// What is known of a packet's way where its path is [`Path::Route`].
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Way {
-    Unknown,
+    Unknown = 0,
     /// The scratch holds the route.
-    Found,
+    Found = 1,
     /// The connection remembers it.
-    Remembered,
+    Remembered = 2,
+}
+
+impl Way {
+    #[inline(always)]
+    pub(crate) const fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Unknown,
+            1 => Self::Found,
+            _ => Self::Remembered,
+        }
+    }
 }
 
 /// Handles a packet; returns what the program returns.
@@ -160,7 +172,7 @@ fn process_family<P: Subprograms, F: Family>(packet: &P, offset: usize) -> Step<
 fn hand_on<P: Subprograms, F: Family>(packet: &P, found: Option<Table>) -> Outcome {
     let mut outcome = Outcome::new(Verdict::Opened, P::PASS);
     if found.is_some() {
-        outcome = packet.track::<F>();
+        outcome = packet.track::<F>(0);
     }
     if outcome.verdict() == OPENED {
         outcome = begin::<P, F>(packet);
@@ -177,13 +189,34 @@ fn begin<P: Subprograms, F: Family>(packet: &P) -> Outcome {
     if planned.verdict() != OPENED {
         return planned;
     }
-    if planned.action() != KEPT {
-        let claimed = packet.claim();
-        if claimed.verdict() != OPENED {
-            return claimed;
-        }
+    if planned.action() == KEPT {
+        let kept = packet.track::<F>(1);
+        return match kept.verdict() {
+            OPENED => settle::<P>(Err(Verdict::Rejected)),
+            _ => kept,
+        };
     }
-    packet.depart::<F>(planned.action().cast_unsigned())
+    let claimed = packet.claim();
+    if claimed.verdict() != OPENED {
+        return claimed;
+    }
+    let way = Way::from_number(planned.action().cast_unsigned());
+    set_off::<P, F>(packet, Verdict::Opened, way)
+}
+
+/// Leaves it to a subprogram to send the packet in the scratch; says `verdict` if
+/// it is sent.
+#[inline(always)]
+pub(crate) fn set_off<P: Subprograms, F: Family>(
+    packet: &P,
+    verdict: Verdict,
+    way: Way,
+) -> Outcome {
+    let sent = packet.depart::<F>(way as u32);
+    match sent.verdict() {
+        FORWARD => Outcome::new(verdict, sent.action()),
+        _ => sent,
+    }
 }
 
 /// Tells the sender why the packet, which is as it came, goes no further.
@@ -200,6 +233,8 @@ const OPENED: u32 = Verdict::Opened as u32;
 const REJECTED: u32 = Verdict::Rejected as u32;
 const TIME_EXCEEDED: u32 = Verdict::TimeExceeded as u32;
 const TOO_BIG: u32 = Verdict::TooBig as u32;
+/// Said by [`Subprograms::depart`] of a packet that is sent.
+const FORWARD: u32 = Verdict::Forward as u32;
 
 /// Whether a plain packet changes nothing about the connection.
 #[inline(always)]
@@ -284,9 +319,20 @@ fn is_forged<P: Packet>(packet: &P, connection: &Connection) -> bool {
         && interfaces::is_kind(packet.interface(), InterfaceKind::Pod)
 }
 
+/// Sends the packet in the scratch the way its connection goes.
+#[inline(always)]
+pub(crate) fn depart<P: Packet, F: Family>(packet: &P, way: u32) -> Step<Outcome> {
+    let (headers, work) = &mut scratch::get()?.split();
+    let found = Found {
+        verdict: Verdict::Forward,
+        way: Way::from_number(way),
+    };
+    send::<P, F>(packet, headers, &work.halves.one, found)
+}
+
 /// Translates a packet and sends it the way its connection goes.
 #[inline(always)]
-pub(crate) fn send<P: Packet, F: Family>(
+fn send<P: Packet, F: Family>(
     packet: &P,
     headers: &Headers<'_>,
     connection: &Connection,

@@ -12,9 +12,9 @@ use crate::{
     claim::claim,
     closer::look_closer,
     family::{Family, V4, V6},
-    open::{depart, open},
+    open::open,
     packet::{Outcome, Packet},
-    pipeline::settle,
+    pipeline::{depart, settle},
     relate::relate,
     tc::{Egress, Ingress, Tc},
     track::track,
@@ -23,8 +23,9 @@ use crate::{
 
 pub trait Subprograms: Packet {
     /// Handles the packet in the scratch, unless it is to open a connection,
-    /// which is said by [`lb_common::Verdict::Opened`].
-    fn track<F: Family>(&self) -> Outcome;
+    /// which is said by [`lb_common::Verdict::Opened`]. Other than 0, `is_kept`
+    /// says that it is to stay with its connection.
+    fn track<F: Family>(&self, is_kept: u32) -> Outcome;
 
     /// Plans the connection of which the packet in the scratch is the first one,
     /// which is said by [`lb_common::Verdict::Opened`], unless it is to be refused,
@@ -35,8 +36,9 @@ pub trait Subprograms: Packet {
     /// [`lb_common::Verdict::Opened`].
     fn claim(&self) -> Outcome;
 
-    /// Sends the packet in the scratch the way that was planned.
-    fn depart<F: Family>(&self, departure: u32) -> Outcome;
+    /// Sends the packet in the scratch the way that its connection goes, which is
+    /// said by [`lb_common::Verdict::Forward`].
+    fn depart<F: Family>(&self, way: u32) -> Outcome;
 
     /// Answers the packet in the scratch, which is as it came. `why` is a
     /// verdict: nobody serves it, or it can go no further.
@@ -95,25 +97,25 @@ macro_rules! subprograms {
 }
 
 subprograms!(Xdp, xdp_md, |context| Xdp::new(XdpContext::new(context)), lb_xdp_claim,
-    track() = lb_xdp_track_v4, lb_xdp_track_v6;
+    track(is_kept) = lb_xdp_track_v4, lb_xdp_track_v6;
     open() = lb_xdp_open_v4, lb_xdp_open_v6;
-    depart(departure) = lb_xdp_depart_v4, lb_xdp_depart_v6;
+    depart(way) = lb_xdp_depart_v4, lb_xdp_depart_v6;
     answer(why) = lb_xdp_answer_v4, lb_xdp_answer_v6;
     look_closer(network) = lb_xdp_look_closer_v4, lb_xdp_look_closer_v6;
     relate(network) = lb_xdp_relate_v4, lb_xdp_relate_v6;
 );
 subprograms!(Tc<Ingress>, __sk_buff, |context| Tc::again(TcContext::new(context)), lb_ingress_claim,
-    track() = lb_ingress_track_v4, lb_ingress_track_v6;
+    track(is_kept) = lb_ingress_track_v4, lb_ingress_track_v6;
     open() = lb_ingress_open_v4, lb_ingress_open_v6;
-    depart(departure) = lb_ingress_depart_v4, lb_ingress_depart_v6;
+    depart(way) = lb_ingress_depart_v4, lb_ingress_depart_v6;
     answer(why) = lb_ingress_answer_v4, lb_ingress_answer_v6;
     look_closer(network) = lb_ingress_look_closer_v4, lb_ingress_look_closer_v6;
     relate(network) = lb_ingress_relate_v4, lb_ingress_relate_v6;
 );
 subprograms!(Tc<Egress>, __sk_buff, |context| Tc::again(TcContext::new(context)), lb_egress_claim,
-    track() = lb_egress_track_v4, lb_egress_track_v6;
+    track(is_kept) = lb_egress_track_v4, lb_egress_track_v6;
     open() = lb_egress_open_v4, lb_egress_open_v6;
-    depart(departure) = lb_egress_depart_v4, lb_egress_depart_v6;
+    depart(way) = lb_egress_depart_v4, lb_egress_depart_v6;
     answer(why) = lb_egress_answer_v4, lb_egress_answer_v6;
     look_closer(network) = lb_egress_look_closer_v4, lb_egress_look_closer_v6;
     relate(network) = lb_egress_relate_v4, lb_egress_relate_v6;

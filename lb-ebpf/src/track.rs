@@ -9,9 +9,9 @@ use crate::{
     family::Family,
     headers::{Headers, UDP},
     hop,
-    packet::{Outcome, Packet, Step},
-    pipeline::{Found, Way, knows_way, may_follow, send},
-    scratch::{self, Work},
+    packet::{Outcome, Step},
+    pipeline::{Way, knows_way, may_follow, set_off},
+    scratch::{self, Work, lend},
     services,
     subprograms::Subprograms,
 };
@@ -19,22 +19,21 @@ use crate::{
 /// Handles the packet whose headers are in the scratch, unless it is to open a
 /// connection.
 #[inline(always)]
-pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
+pub(crate) fn track<P: Subprograms, F: Family>(packet: &P, is_kept: u32) -> Step<Outcome> {
     const OPEN: Step<Outcome> = Err(Verdict::Opened);
 
     let (headers, work) = &mut scratch::get()?.split();
     let tuple = headers.tuple;
     work.halves.one_key.set(tuple);
     let table = work.found.ok_or(Verdict::NoFrontend)?;
+    if is_kept != 0 {
+        return follow::<P, F>(packet, headers, work, table, Verdict::Forward);
+    }
     let now = clock::now();
     let connection = &work.halves.one;
     if headers.shape.is_later != 0 {
-        let verdict = may_follow(packet, tuple, connection)?;
-        let found = Found {
-            verdict: verdict.unwrap_or(Verdict::Forward),
-            way: Way::Unknown,
-        };
-        return send::<P, F>(packet, headers, connection, found);
+        let verdict = may_follow(packet, tuple, connection)?.unwrap_or(Verdict::Forward);
+        return Ok(set_off::<P, F>(packet, verdict, Way::Unknown));
     }
     let verdict = match may_follow(packet, tuple, connection)? {
         Some(verdict) if !is_outdated(headers, connection, now) => verdict,
@@ -45,7 +44,7 @@ pub(crate) fn track<P: Subprograms, F: Family>(packet: &P) -> Step<Outcome> {
 
 /// Sends one more packet of the connection in `work.halves.one`.
 #[inline(always)]
-pub(crate) fn follow<P: Packet, F: Family>(
+fn follow<P: Subprograms, F: Family>(
     packet: &P,
     headers: &Headers<'_>,
     work: &mut Work,
@@ -65,8 +64,9 @@ pub(crate) fn follow<P: Packet, F: Family>(
         true => Way::Remembered,
         false => Way::Unknown,
     };
-    let outcome = send::<P, F>(packet, headers, connection, Found { verdict, way })?;
-    if way == Way::Unknown && work.resolved {
+    let outcome = lend(work, || set_off::<P, F>(packet, verdict, way));
+    let is_sent = outcome.verdict() == verdict as u32;
+    if is_sent && way == Way::Unknown && work.resolved {
         hop::remember(work);
         connections::remember(&work.halves.one_key, &work.hop);
     }
