@@ -6,6 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use object::build::elf::{Builder, SectionData};
+
 const VARIABLE: &str = "LB_EBPF_OBJECT";
 
 fn main() -> ExitCode {
@@ -33,8 +35,30 @@ fn copy_object() -> Result<(), String> {
             object.display()
         )
     })?;
+    let bytes = without_debug_info(&bytes)
+        .map_err(|error| format!("eBPF object {}: {error}", object.display()))?;
     let copy = out.join("lb-ebpf");
     fs::write(&copy, bytes).map_err(|error| format!("cannot write {}: {error}", copy.display()))
+}
+
+/// Without DWARF, which is more than half of it and of no use to the kernel: BTF
+/// stays.
+fn without_debug_info(object: &[u8]) -> object::build::Result<Vec<u8>> {
+    let mut elf = Builder::read(object)?;
+    for section in &mut elf.sections {
+        let name = &*section.name;
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    elf.delete_orphans();
+    // LLVM keeps names of sections and of symbols in one table.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.sh_addralign = 1;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Where `cargo xtask build` leaves the object: below cargo's target folder,
