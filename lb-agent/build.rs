@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use object::build::elf::{Builder, SectionData};
+use object::build::elf::{Builder, Section, SectionData};
 
 const VARIABLE: &str = "LB_EBPF_OBJECT";
 
@@ -50,12 +50,15 @@ fn without_debug_info(object: &[u8]) -> object::build::Result<Vec<u8>> {
         section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
     }
     elf.delete_orphans();
-    // LLVM keeps names of sections and of symbols in one table.
-    let names = elf.sections.add();
-    names.name = b".shstrtab"[..].into();
-    names.sh_type = object::elf::SHT_STRTAB;
-    names.sh_addralign = 1;
-    names.data = SectionData::SectionString;
+    let has_names = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
+    if !elf.sections.iter().any(has_names) {
+        // LLVM keeps names of sections and of symbols in one table.
+        let names = elf.sections.add();
+        names.name = b".shstrtab"[..].into();
+        names.sh_type = object::elf::SHT_STRTAB;
+        names.sh_addralign = 1;
+        names.data = SectionData::SectionString;
+    }
     let mut stripped = Vec::new();
     elf.write(&mut stripped)?;
     Ok(stripped)

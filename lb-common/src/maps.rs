@@ -95,6 +95,7 @@ pub const ALL: [Map; 15] = [
             Tuple::LAYOUT,
             Connection::LAYOUT,
             Hop::LAYOUT,
+            Secret::LAYOUT,
         ],
         max_entries: sets::sets(UNASSURED as u32),
     },

@@ -150,10 +150,14 @@ fn restore(halves: &mut Halves, signal: Signal, now: u32) -> Restored {
         (true, _) => opening(now),
         (false, _) => cached(now),
     };
-    match enter(&halves.other_key, &halves.other) {
-        Entered::Taken => Restored::Taken,
-        Entered::Done | Entered::Refused => Restored::Entered,
+    if let Entered::Taken = enter(&halves.other_key, &halves.other) {
+        return Restored::Taken;
     }
+    // Or before it was entered, which must not hide the other.
+    if pointer(Table::Overflow, &halves.other_key).is_some() {
+        remove(Table::Unassured, &halves.other_key);
+    }
+    Restored::Entered
 }
 
 /// Notes in a backend's half that the connection was refreshed.
@@ -175,15 +179,15 @@ fn assure(halves: &mut Halves) {
     }
     // The reply first, so what answers a client is whole.
     let [(forward_key, _), (reply_key, _)] = halves.directed();
-    match sets::assure(reply_key) {
-        Assured::Done => match sets::assure(forward_key) {
+    let kept = sets::assure(reply_key);
+    if kept != Assured::No {
+        match sets::assure(forward_key) {
             Assured::Done => return,
+            // Another packet was faster.
             Assured::Already => return holdings::give_back(service),
-            Assured::No => sets::release(reply_key),
-        },
-        // Another packet is at it.
-        Assured::Already => return holdings::give_back(service),
-        Assured::No => {}
+            Assured::No if kept == Assured::Done => sets::release(reply_key),
+            Assured::No => {}
+        }
     }
     spill(halves);
 }

@@ -113,7 +113,7 @@ fn end_half(table: Table, halves: &Halves) -> u8 {
         Table::Overflow => life.idle(now) > clock::second(),
         Table::Unassured | Table::Assured => clock::is_expired(halves.one_key.protocol, life, now),
     };
-    if !is_over || connections::remove(table, &halves.one_key).is_none() {
+    if !is_over || !connections::remove_orphan(table, halves) {
         return answer::STAYS;
     }
     answer::removed(State::Dying)

@@ -14,6 +14,7 @@ use crate::{
     words::{copy_connection, is_same},
 };
 
+/// Of assured connections those that their sets have no room for.
 #[btf_map]
 static ASSURED: HashMap<Tuple, Connection, { maps::ASSURED }> = HashMap::new();
 
@@ -201,7 +202,12 @@ fn take(
 ) -> (Entered, Mark) {
     for _ in 0..TRIES {
         match sets::sit(*seat, key, connection, replaces, now) {
-            Seated::Done(mark) => return (Entered::Done, mark),
+            Seated::Done(mark, ended) => {
+                if let Some(service) = ended {
+                    holdings::give_back(service);
+                }
+                return (Entered::Done, mark);
+            }
             Seated::Taken => return (Entered::Taken, Mark::default()),
             Seated::Late => {}
         }
@@ -253,7 +259,7 @@ pub(crate) fn remove_orphan(table: Table, halves: &Halves) -> bool {
         return true;
     };
     // In this order: who enters both renews the mark of the first after the second.
-    partner(table, halves).is_none() && slot.clear(mark).is_some()
+    partner(table, halves).is_none() && slot.clear_untouched(mark)
 }
 
 /// Removes both halves of the connection of which `work.halves.one` was found,

@@ -149,7 +149,7 @@ fn discard_old(work: &mut Work) -> Step<()> {
         return Ok(());
     };
     let life = work.halves.one.life;
-    if connections::discard(table, work, life) || table == Table::Unassured {
+    if connections::discard(table, work, life) {
         return Ok(());
     }
     // Another packet has touched it meanwhile. Beside it a new one would never

@@ -81,6 +81,12 @@ impl Slot {
         self.change(mark, Mark::cleared)
     }
 
+    /// Removes the element that has this mark, if nothing else happened to it.
+    #[inline(always)]
+    pub(crate) fn clear_untouched(self, mark: Mark) -> bool {
+        self.swap(mark, mark.cleared())
+    }
+
     /// Changes the mark of the element that has, or had, this one.
     #[inline(always)]
     fn change(self, mark: Mark, to: impl Fn(Mark) -> Mark) -> Option<Mark> {
@@ -116,6 +122,12 @@ impl Slot {
         // SAFETY: one aligned word of the map.
         let life = unsafe { ptr::read_volatile(&raw const (*self.connection()).life) };
         Life::unpack(life).state == State::Dying
+    }
+
+    #[inline(always)]
+    fn service(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { ptr::read_volatile(&raw const (*self.connection()).service) }
     }
 
     #[inline(always)]
@@ -184,8 +196,9 @@ pub(crate) fn seat(home: Home, now: u32) -> Option<Seat> {
 
 /// What became of an element that was to take a seat.
 pub(crate) enum Seated {
-    /// With this mark.
-    Done(Mark),
+    /// With this mark. What had the place and was about to be removed, assured, was
+    /// of this service.
+    Done(Mark, Option<u32>),
     /// There is another with this key.
     Taken,
     /// The set is another one by now: to be tried again.
@@ -267,10 +280,14 @@ fn sit_locked(
         return Seated::Late;
     }
     let before = slot.mark();
-    let is_held = before.is_assured() && !(replaces && slot.is_dying());
-    if is_held || !replaces && before.tag() == tag && slot.has(key) {
-        return Seated::Taken;
-    }
+    let has_key = before.tag() == tag && slot.has(key);
+    let ended = match (before.is_assured(), has_key) {
+        (true, true) if replaces && slot.is_dying() => Some(slot.service()),
+        (true, true) => return Seated::Taken,
+        (false, true) if !replaces => return Seated::Taken,
+        (true, false) => return Seated::Late,
+        (false, _) => None,
+    };
     if !slot.swap(before, before.cleared()) {
         return Seated::Late;
     }
@@ -287,7 +304,7 @@ fn sit_locked(
     // Last: who has seen the number has seen the mark.
     // SAFETY: as above.
     unsafe { ptr::write_volatile(&raw mut (*set).changes, seen.wrapping_add(1)) };
-    Seated::Done(mark)
+    Seated::Done(mark, ended)
 }
 
 #[inline(always)]

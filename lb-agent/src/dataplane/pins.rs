@@ -94,6 +94,11 @@ impl Pins {
                 discard(&path);
             }
         }
+        let sets = self.of("CONNECTIONS");
+        if sets.exists() && !self.of("SECRET").exists() {
+            tracing::warn!(path = %sets.display(), "nobody knows what its keys are hashed with");
+            discard(&sets);
+        }
         let linked: Vec<PathBuf> = self.linked().map(|map| self.path(map)).collect();
         if linked.iter().all(|path| path.exists()) {
             return;

@@ -2,8 +2,11 @@
 //! were in the old ones.
 
 use aya::maps::MapInfo;
-use lb_common::{Connection, Holdings, Tuple};
-use lb_tests::lab::{Family, TcpClient};
+use lb_common::Holdings;
+use lb_tests::{
+    lab::{Family, TcpClient},
+    packet::Table,
+};
 
 use super::{
     PATIENCE,
@@ -32,7 +35,7 @@ fn connections_outlive_a_change_of_size() {
         let records = holdings.iter().map(Result::unwrap);
         records.map(|(_, record)| record.connections).sum()
     };
-    let elements = || hash::<Tuple, Connection>(&pins, "ASSURED").keys().count();
+    let elements = || Table::assured(&pins).unwrap().keys().unwrap().len();
     assert_eq!((held(), elements()), (CLIENTS as u64, 2 * CLIENTS));
 
     let folder = site.manifests.display().to_string();
