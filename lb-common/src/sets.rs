@@ -14,9 +14,9 @@ pub const WAYS: usize = 7;
 pub const ASSURED: usize = WAYS - FOR_UNASSURED;
 const FOR_UNASSURED: usize = WAYS.div_ceil(2);
 
-/// How many sets there are for so many unassured elements. The hash fills sets unevenly: of
-/// as many elements as they are for, 2 % are more than their set takes; of half as
-/// many, 0.07 %.
+/// How many sets there are for so many unassured elements. The hash fills sets
+/// unevenly: of as many elements as they are for, 2 % are more than their set takes;
+/// of half as many, 0.07 %.
 #[must_use]
 pub const fn sets(elements: u32) -> u32 {
     elements.div_ceil(FOR_UNASSURED as u32)

@@ -13,15 +13,14 @@ type Assured<'a> = BpfHashMap<&'a mut MapData, Tuple, Connection>;
 /// What earlier agents left that had tables of other sizes.
 #[derive(Debug, Default)]
 pub(super) struct Former {
-    overflow: Vec<Table>,
-    sets: Vec<Table>,
+    tables: Vec<Table>,
     copied: bool,
 }
 
 impl Former {
     pub(super) fn find(pins: &Pins) -> Self {
-        let open = |name, open: fn(MapData) -> Result<Table, DataplaneError>| {
-            let mut tables = Vec::new();
+        let mut tables = Vec::new();
+        let mut open = |name, open: fn(MapData) -> Result<Table, DataplaneError>| {
             for path in pins.other_sizes(name) {
                 let failed = |source| DataplaneError::Map { map: name, source };
                 let opened = MapData::from_pin(&path).map_err(failed);
@@ -30,17 +29,17 @@ impl Former {
                     Err(error) => tracing::warn!(path = %path.display(), %error, "not read"),
                 }
             }
-            tables
         };
+        open("ASSURED", |data| Table::overflow(&Map::HashMap(data)));
+        open("CONNECTIONS", |data| Table::sets(&Map::Array(data)));
         Self {
-            overflow: open("ASSURED", |data| Table::overflow(&Map::HashMap(data))),
-            sets: open("CONNECTIONS", |data| Table::sets(&Map::Array(data))),
+            tables,
             copied: false,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.overflow.is_empty() && self.sets.is_empty()
+        self.tables.is_empty()
     }
 }
 
@@ -91,12 +90,7 @@ impl Dataplane {
         let mut assured = BpfHashMap::try_from(&mut maps.overflow).map_err(failed)?;
         let sets = Sets::open(&maps.sets, &maps.secret)?;
         let mut copied = 0;
-        let Former {
-            overflow: former,
-            sets: former_sets,
-            ..
-        } = &maps.former;
-        for table in former.iter().chain(former_sets) {
+        for table in &maps.former.tables {
             table.for_each_forward(|key, connection, is_assured| {
                 if is_assured && copy(&mut assured, key, connection) {
                     // It may have been copied before it was assured.
