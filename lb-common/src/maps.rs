@@ -54,7 +54,7 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 15] = [
+pub const ALL: [Map; 16] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
@@ -85,19 +85,24 @@ pub const ALL: [Map; 15] = [
         max_entries: ASSURED as u32,
     },
     Map {
+        name: "SETS",
+        kind: "array",
+        key: "u32",
+        value: &[Set::LAYOUT, Mark::LAYOUT, Secret::LAYOUT],
+        max_entries: sets::sets(UNASSURED as u32),
+    },
+    // Those of the sets, one after the other.
+    Map {
         name: "CONNECTIONS",
         kind: "array",
         key: "u32",
         value: &[
-            Set::LAYOUT,
-            Mark::LAYOUT,
             Element::LAYOUT,
             Tuple::LAYOUT,
             Connection::LAYOUT,
             Hop::LAYOUT,
-            Secret::LAYOUT,
         ],
-        max_entries: sets::sets(UNASSURED as u32),
+        max_entries: sets::index(sets::sets(UNASSURED as u32), 0),
     },
     Map {
         name: "SECRET",

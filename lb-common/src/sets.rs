@@ -23,20 +23,18 @@ pub const fn sets(elements: u32) -> u32 {
 }
 
 layout! {
-    /// A whole number of cache lines, the first of which says what is in the rest.
-    pub struct Set: 1152 {
+    /// What is in a set: one cache line. The elements are in a map of their own, so
+    /// that all marks together are small enough to stay in a CPU's cache.
+    pub struct Set: 64 {
         pub lock: bpf_spin_lock,
         /// Another number whenever an element was entered.
         pub changes: u32,
         pub marks: [Mark; WAYS],
-        pub elements: [Element; WAYS],
-        pub reserved2: [u64; 3],
     }
 }
 
-/// Where the marks begin in a [`Set`], and the elements, in bytes.
+/// Where the marks begin in a [`Set`], in bytes.
 pub const MARKS: usize = core::mem::offset_of!(Set, marks);
-pub const ELEMENTS: usize = core::mem::offset_of!(Set, elements);
 
 layout! {
     pub struct Element: 152 {
@@ -193,18 +191,26 @@ impl Place {
     }
 }
 
+/// Index of a set's `way`-th element.
+#[inline(always)]
+#[must_use]
+pub const fn index(set: u32, way: u32) -> u32 {
+    set * WAYS as u32 + way
+}
+
 impl Set {
-    /// Elements that are there, and whether each is assured.
-    pub fn iter(&self) -> impl Iterator<Item = (&Element, bool)> {
-        let all = self.marks.iter().zip(&self.elements);
-        let taken = all.filter(|(mark, _)| mark.tag() != 0);
-        taken.map(|(mark, element)| (element, mark.is_assured()))
+    /// Index and mark of every element that is there.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, Mark)> {
+        let all = (0..).zip(self.marks);
+        all.filter(|(_, mark)| mark.tag() != 0)
     }
 
-    /// Index of the element with this key.
+    /// Index of the element with this tag.
     #[must_use]
-    pub fn find(&self, key: &Tuple) -> Option<usize> {
-        (0..WAYS).find(|&way| self.marks[way].tag() != 0 && self.elements[way].key == *key)
+    pub fn find(&self, tag: u32) -> Option<u32> {
+        self.iter()
+            .find(|(_, mark)| mark.tag() == tag)
+            .map(|(way, _)| way)
     }
 
     /// Index of what makes room for an element with this tag: the one that has it,
@@ -327,11 +333,9 @@ mod tests {
         assert_eq!(set.room(99, 200), Some(1));
         set.marks[6] = set.marks[6].cleared();
         assert_eq!((set.room(99, 200), set.room(3, 200)), (Some(6), Some(2)));
-        set.elements[2].key = key(1);
-        assert_eq!(set.find(&key(1)), Some(2));
-        assert_eq!(set.iter().count(), 6);
+        assert_eq!((set.find(3), set.iter().count()), (Some(2), 6));
         set.marks[2] = set.marks[2].cleared();
-        assert_eq!(set.find(&key(1)), None);
+        assert_eq!((set.find(3), set.iter().count()), (None, 5));
         set.marks[2] = set.marks[2].next(3, 150);
         for way in [0, 1, 6] {
             set.marks[way] = set.marks[way].next(way as u32 + 1, 1).with_assured(true);

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     Connection, Life, State, Tuple, maps,
-    sets::{ASSURED, ELEMENTS, Element, MARKS, Mark, Place, Secret, Set, WAYS, sets},
+    sets::{ASSURED, Element, MARKS, Mark, Place, Secret, Set, WAYS, index, sets},
 };
 
 use crate::{
@@ -23,14 +23,16 @@ use crate::{
 };
 
 const DEFAULT_SETS: u32 = sets(maps::UNASSURED as u32);
-/// `BPF_F_MMAPABLE`, for the sake of its alignment: the marks of a set share one
-/// cache line.
+/// `BPF_F_MMAPABLE`, for the sake of its alignment: a set is one cache line.
 const ALIGNED: usize = 1 << 10;
 
 #[btf_map]
-static CONNECTIONS: Array<Set, { DEFAULT_SETS as usize }, ALIGNED> = Array::new();
+static SETS: Array<Set, { DEFAULT_SETS as usize }, ALIGNED> = Array::new();
 
-/// How many sets the map has; the agent says so before it loads the programs.
+#[btf_map]
+static CONNECTIONS: Array<Element, { index(DEFAULT_SETS, 0) as usize }> = Array::new();
+
+/// How many sets there are; the agent says so before it loads the programs.
 #[unsafe(no_mangle)]
 static CONNECTION_SETS: u32 = DEFAULT_SETS;
 
@@ -141,8 +143,7 @@ impl Slot {
 #[inline(always)]
 pub(crate) fn find(key: &Tuple) -> Option<(Slot, Mark)> {
     let Place { set, tag } = place(key)?;
-    let way = lb_tagged(set, tag);
-    let slot = slot(CONNECTIONS.get_ptr_mut(set)?, way)?;
+    let slot = slot(set, lb_tagged(set, tag))?;
     let mark = slot.mark();
     (mark.tag() == tag && slot.has(key)).then_some((slot, mark))
 }
@@ -174,7 +175,7 @@ impl Seat {
 #[inline(always)]
 pub(crate) fn home(key: &Tuple) -> Option<Home> {
     let place = place(key)?;
-    let set = CONNECTIONS.get_ptr_mut(place.set)?;
+    let set = SETS.get_ptr_mut(place.set)?;
     Some(Home {
         set,
         place,
@@ -186,7 +187,8 @@ pub(crate) fn home(key: &Tuple) -> Option<Home> {
 #[inline(always)]
 pub(crate) fn seat(home: Home, now: u32) -> Option<Seat> {
     const LINE: usize = 64;
-    let slot = slot(home.set, lb_room(home.place.set, home.place.tag, now))?;
+    let Place { set, tag } = home.place;
+    let slot = slot(set, lb_room(set, tag, now))?;
     for offset in (0..size_of::<Element>()).step_by(LINE) {
         // SAFETY: within the element.
         unsafe { ptr::read_volatile(slot.element.byte_add(offset).cast::<u64>()) };
@@ -235,22 +237,25 @@ pub(crate) fn remove(key: &Tuple) -> Option<Mark> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Assured {
-    Done = 0,
+    Done,
     /// It was before.
-    Already = 1,
+    Already,
     /// Its set has as many as may be, or the element is not there.
-    No = 2,
+    No,
 }
 
 /// Keeps the element from making room for others.
 #[inline(always)]
 pub(crate) fn assure(key: &Tuple) -> Assured {
+    const DONE: u32 = Assured::Done as u32;
+    const ALREADY: u32 = Assured::Already as u32;
+
     let Some(Place { set, tag }) = place(key) else {
         return Assured::No;
     };
     match lb_keep(set, tag) {
-        0 => Assured::Done,
-        1 => Assured::Already,
+        DONE => Assured::Done,
+        ALREADY => Assured::Already,
         _ => Assured::No,
     }
 }
@@ -340,7 +345,7 @@ const NONE: u32 = WAYS as u32;
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
-    let Some(set) = CONNECTIONS.get_ptr(set) else {
+    let Some(set) = SETS.get_ptr(set) else {
         return NONE;
     };
     (0..NONE)
@@ -354,7 +359,7 @@ extern "C" fn lb_tagged(set: u32, tag: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
-    let Some(set) = CONNECTIONS.get_ptr(set) else {
+    let Some(set) = SETS.get_ptr(set) else {
         return NONE;
     };
     let turn = changes(set) % NONE;
@@ -389,17 +394,17 @@ extern "C" fn lb_room(set: u32, tag: u32, now: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn lb_keep(set: u32, tag: u32) -> u32 {
-    let kept = CONNECTIONS
-        .get_ptr_mut(set)
-        .map_or(Assured::No, |set| keep(set, tag));
-    kept as u32
+    keep(set, tag) as u32
 }
 
 #[inline(always)]
-fn keep(set: *mut Set, tag: u32) -> Assured {
+fn keep(set: u32, tag: u32) -> Assured {
+    let Some(marks) = SETS.get_ptr(set) else {
+        return Assured::No;
+    };
     let (mut assured, mut found) = (0, NONE);
     for way in 0..NONE {
-        let mark = mark_at(set, way);
+        let mark = mark_at(marks, way);
         assured += u32::from(mark.is_assured());
         if mark.tag() == tag {
             found = way;
@@ -433,18 +438,19 @@ fn mark_at(set: *const Set, way: u32) -> Mark {
 }
 
 #[inline(always)]
-fn slot(set: *mut Set, way: u32) -> Option<Slot> {
+fn slot(set: u32, way: u32) -> Option<Slot> {
     // Hidden from the compiler, which knows that there is no other: the verifier
     // wants to see it.
-    let way = hidden(way.into()) as usize;
-    if way >= WAYS {
+    let way = hidden(way.into()) as u32;
+    if way >= NONE {
         return None;
     }
+    let element = CONNECTIONS.get_ptr_mut(index(set, way))?;
+    let marks = SETS.get_ptr_mut(set)?;
     // SAFETY: within the set.
-    unsafe {
-        Some(Slot {
-            mark: set.byte_add(MARKS + way * size_of::<Mark>()).cast(),
-            element: set.byte_add(ELEMENTS + way * size_of::<Element>()).cast(),
-        })
-    }
+    let mark = unsafe { marks.byte_add(MARKS + way as usize * size_of::<Mark>()) };
+    Some(Slot {
+        mark: mark.cast(),
+        element,
+    })
 }

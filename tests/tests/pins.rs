@@ -28,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, MapInfo};
 use lb_agent::{compile::frontend_key, model};
 use lb_tests::lab::{Family, Lab, TcpClient, agent_binary};
 
@@ -194,6 +194,30 @@ fn maps_of_other_layouts_are_not_misread() {
     let key = frontend_key(to.ip(), to.port(), model::Protocol::Tcp);
     let backends = Kernel::open(&pins).chosen(&key).len();
     assert_eq!(backends, BACKENDS.len());
+}
+
+/// Marks of elements that are not there would take their places for good.
+#[test]
+fn sets_are_believed_as_a_whole_or_not_at_all() {
+    let mut site = Site::new(&[]);
+    let pins = site.lab.pins(1);
+    let id = |name: &str| MapInfo::from_pin(map_path(&pins, name)).unwrap().id();
+    for (lost, distrusted) in [
+        ("SETS", &["CONNECTIONS"][..]),
+        ("CONNECTIONS", &["SETS"]),
+        ("SECRET", &["SETS", "CONNECTIONS"]),
+    ] {
+        check_works(&site.lab, lost);
+        site.agent.stop().unwrap();
+        let before: Vec<u32> = distrusted.iter().map(|name| id(name)).collect();
+        fs::remove_file(map_path(&pins, lost)).unwrap();
+        site.agent.start().unwrap();
+        site.agent.wait_ready().unwrap();
+        for (name, before) in distrusted.iter().zip(before) {
+            assert_ne!(id(name), before, "{lost}: {name}");
+        }
+        check_works(&site.lab, lost);
+    }
 }
 
 #[test]

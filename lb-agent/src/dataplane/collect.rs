@@ -79,7 +79,7 @@ struct Expectations {
 
 /// Elements that a tick looks at or for at least, and at most: 131,072 take some
 /// 20 ms.
-const BUDGET: std::ops::RangeInclusive<u64> = 1 << 14..=1 << 17;
+const BUDGET: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 17;
 
 impl Dataplane {
     /// For the connections of this dataplane, from now on.

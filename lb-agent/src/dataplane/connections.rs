@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 
 use aya::maps::Map;
-use lb_common::{
-    Connection, Life, State, Tuple,
-    sets::{Set, WAYS},
-};
+use lb_common::{Connection, Life, State, Tuple};
 
 use super::{
     Dataplane, DataplaneError,
     elements::{Elements, Walk},
+    sets::{self, Places},
 };
 
 /// A connection from the client's side, as the table holds it.
@@ -41,14 +39,14 @@ pub struct ConnectionTable {
 #[derive(Clone, Debug)]
 pub(super) enum Table {
     Hash(Elements<Tuple, Connection>),
-    Sets(Elements<u32, Set>),
+    Sets(Places),
 }
 
 /// A walk over a table.
 #[derive(Debug)]
 pub(super) enum TableWalk {
     Hash(Walk<Tuple, Connection>),
-    Sets(Walk<u32, Set>),
+    Sets(sets::Walk),
 }
 
 /// What [`TableWalk::step`] did.
@@ -64,22 +62,22 @@ impl Table {
         Elements::open("ASSURED", map).map(Self::Hash)
     }
 
-    pub(super) fn sets(map: &Map) -> Result<Self, DataplaneError> {
-        Elements::open("CONNECTIONS", map).map(Self::Sets)
+    pub(super) fn sets(sets: &Map, elements: &Map) -> Result<Self, DataplaneError> {
+        Places::open(sets, elements).map(Self::Sets)
     }
 
-    /// [`Step::places`] of a whole walk, at least.
+    /// [`Step::places`] of a whole walk at most, as far as it is known.
     pub(super) fn places(&self) -> u64 {
         match self {
             Self::Hash(_) => 0,
-            Self::Sets(elements) => u64::from(elements.room) * WAYS as u64,
+            Self::Sets(places) => places.room(),
         }
     }
 
     pub(super) fn walk(&self) -> TableWalk {
         match self {
             Self::Hash(elements) => TableWalk::Hash(elements.walk()),
-            Self::Sets(elements) => TableWalk::Sets(elements.walk()),
+            Self::Sets(places) => TableWalk::Sets(places.walk()),
         }
     }
 
@@ -106,20 +104,17 @@ impl TableWalk {
         &mut self,
         visit: &mut impl FnMut(&Tuple, &Connection, bool),
     ) -> Result<Step, DataplaneError> {
-        let mut places = 0;
-        let ended = match self {
-            Self::Hash(walk) => walk.step(&mut |key, connection| {
-                places += 1;
-                visit(key, connection, true);
-            }),
-            Self::Sets(walk) => walk.step(&mut |_, set: &Set| {
-                places += WAYS as u64;
-                for (element, is_assured) in set.iter() {
-                    visit(&element.key, &element.connection, is_assured);
-                }
-            }),
-        }?;
-        Ok(Step { places, ended })
+        match self {
+            Self::Hash(walk) => {
+                let mut places = 0;
+                let ended = walk.step(&mut |key, connection| {
+                    places += 1;
+                    visit(key, connection, true);
+                })?;
+                Ok(Step { places, ended })
+            }
+            Self::Sets(walk) => walk.step(visit),
+        }
     }
 }
 
@@ -129,7 +124,7 @@ impl Dataplane {
         let maps = &self.connections;
         Ok(ConnectionTable {
             overflow: Table::overflow(&maps.overflow)?,
-            sets: Table::sets(&maps.sets)?,
+            sets: Table::sets(&maps.sets, &maps.elements)?,
         })
     }
 }

@@ -96,20 +96,28 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Elements<K, V> {
 }
 
 impl<V: Pod + Zeroable> Elements<u32, V> {
-    /// Reads an element of an array while no program holds its lock.
-    pub(super) fn get(&self, index: u32) -> io::Result<V> {
-        let (mut indices, mut values) = ([index], [V::zeroed()]);
-        let before = index.checked_sub(1);
-        let flags = bpf::LOCKED;
-        bpf::lookup_batch(self.map.as_fd(), before, &mut indices, &mut values, flags)?;
-        Ok(values[0])
+    /// Reads an element of an array. `flags` are those of bpf(2).
+    pub(super) fn get(&self, index: u32, flags: u64) -> io::Result<V> {
+        Ok(self.range(index, 1, flags)?[0])
     }
 
-    /// Writes an element of an array, all but its lock, while no program holds
-    /// that.
-    pub(super) fn set(&self, index: u32, value: &V) -> io::Result<()> {
+    /// Reads so many elements of an array.
+    pub(super) fn range(&self, first: u32, count: u32, flags: u64) -> io::Result<Vec<V>> {
+        let count = count as usize;
+        let (mut indices, mut values) = (vec![0; count], vec![V::zeroed(); count]);
+        let before = first.checked_sub(1);
+        let map = self.map.as_fd();
+        let read = bpf::lookup_batch(map, before, &mut indices, &mut values, flags)?;
+        match read.count == count {
+            true => Ok(values),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// Writes an element of an array.
+    pub(super) fn set(&self, index: u32, value: &V, flags: u64) -> io::Result<()> {
         let (indices, values) = ([index], std::slice::from_ref(value));
-        bpf::update_batch(self.map.as_fd(), &indices, values, bpf::LOCKED).1
+        bpf::update_batch(self.map.as_fd(), &indices, values, flags).1
     }
 }
 

@@ -1,6 +1,8 @@
 //! Tables of another size: an agent that is told another one starts with new
 //! tables, and takes the connections of the old ones along.
 
+use std::path::Path;
+
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, MapError};
 use lb_common::{Connection, Life, Tuple};
 
@@ -19,19 +21,24 @@ pub(super) struct Former {
 
 impl Former {
     pub(super) fn find(pins: &Pins) -> Self {
+        let assured = pins.other_sizes("ASSURED").into_iter().map(|path| {
+            let table = open("ASSURED", &path).map(Map::HashMap);
+            (path, table.and_then(|map| Table::overflow(&map)))
+        });
+        let sets = pins.other_sets().into_iter().map(|[sets, elements]| {
+            let table = open("SETS", &sets).and_then(|map| {
+                let elements = Map::Array(open("CONNECTIONS", &elements)?);
+                Table::sets(&Map::Array(map), &elements)
+            });
+            (sets, table)
+        });
         let mut tables = Vec::new();
-        let mut open = |name, open: fn(MapData) -> Result<Table, DataplaneError>| {
-            for path in pins.other_sizes(name) {
-                let failed = |source| DataplaneError::Map { map: name, source };
-                let opened = MapData::from_pin(&path).map_err(failed);
-                match opened.and_then(open) {
-                    Ok(table) => tables.push(table),
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "not read"),
-                }
+        for (path, table) in assured.chain(sets) {
+            match table {
+                Ok(table) => tables.push(table),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "not read"),
             }
-        };
-        open("ASSURED", |data| Table::overflow(&Map::HashMap(data)));
-        open("CONNECTIONS", |data| Table::sets(&Map::Array(data)));
+        }
         Self {
             tables,
             copied: false,
@@ -41,6 +48,10 @@ impl Former {
     pub(super) fn is_empty(&self) -> bool {
         self.tables.is_empty()
     }
+}
+
+fn open(map: &'static str, path: &Path) -> Result<MapData, DataplaneError> {
+    MapData::from_pin(path).map_err(|source| DataplaneError::Map { map, source })
 }
 
 impl Dataplane {
@@ -88,7 +99,7 @@ impl Dataplane {
             source,
         };
         let mut assured = BpfHashMap::try_from(&mut maps.overflow).map_err(failed)?;
-        let sets = Sets::open(&maps.sets, &maps.secret)?;
+        let sets = Sets::open(&maps.sets, &maps.elements, &maps.secret)?;
         let mut copied = 0;
         for table in &maps.former.tables {
             table.for_each_forward(|key, connection, is_assured| {

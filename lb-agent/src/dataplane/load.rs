@@ -29,7 +29,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     pins.discard_misfits();
     let adopted = pins.of("FRONTENDS").exists();
     let configured = pins.of("SETTINGS").exists();
-    let are_there = ["ASSURED", "CONNECTIONS", "HOLDINGS"].map(|name| pins.of(name).exists());
+    let are_there = ["ASSURED", "SETS", "HOLDINGS"].map(|name| pins.of(name).exists());
     let [has_overflow, has_sets, _] = are_there;
     let former = Former::find(&pins);
 
@@ -37,7 +37,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     for map in &pins.maps {
         loader.map_pin_path(map.name, pins.path(map));
         loader.map_max_entries(map.name, map.max_entries);
-        if map.name == "CONNECTIONS" {
+        if map.name == "SETS" {
             loader.override_global("CONNECTION_SETS", &map.max_entries, true);
         }
     }
@@ -76,7 +76,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         counters: take(&mut ebpf, "COUNTERS")?,
         connections: Connections {
             overflow: take_map(&mut ebpf, "ASSURED")?,
-            sets: take_map(&mut ebpf, "CONNECTIONS")?,
+            sets: take_map(&mut ebpf, "SETS")?,
+            elements: take_map(&mut ebpf, "CONNECTIONS")?,
             secret,
             holdings: take_map(&mut ebpf, "HOLDINGS")?,
             known: Arc::new(known),

@@ -133,6 +133,8 @@ struct Connections {
     /// Assured ones that their sets have no room for.
     overflow: Map,
     sets: Map,
+    /// What is in the sets.
+    elements: Map,
     secret: Array<MapData, Secret>,
     holdings: Map,
     known: Arc<Known>,

@@ -31,7 +31,8 @@ impl Pins {
             maps: maps::ALL.map(|map| Map {
                 max_entries: match map.name {
                     "ASSURED" => 2 * limits.assured,
-                    "CONNECTIONS" => sets::sets(2 * limits.unassured),
+                    "SETS" => sets::sets(2 * limits.unassured),
+                    "CONNECTIONS" => sets::index(sets::sets(2 * limits.unassured), 0),
                     _ => map.max_entries,
                 },
                 ..map
@@ -72,16 +73,32 @@ impl Pins {
         };
         let mut others = self.foreign();
         others.retain(|path| {
-            let Ok(info) = MapInfo::from_pin(path) else {
-                return false;
-            };
-            let sized = Map {
-                max_entries: info.max_entries(),
-                ..*map
-            };
-            self.path(&sized) == *path && fits(path, &sized)
+            let room = room(path).unwrap_or_default();
+            self.sized(map, room).is_some_and(|sized| sized == *path)
         });
         others
+    }
+
+    /// The same of SETS and CONNECTIONS, which belong together.
+    pub(super) fn other_sets(&self) -> Vec<[PathBuf; 2]> {
+        let Some(elements) = self.maps.iter().find(|map| map.name == "CONNECTIONS") else {
+            return Vec::new();
+        };
+        let both = self.other_sizes("SETS").into_iter().filter_map(|sets| {
+            let elements = self.sized(elements, sets::index(room(&sets)?, 0))?;
+            Some([sets, elements])
+        });
+        both.collect()
+    }
+
+    /// Where this map is pinned in another size, if it is.
+    fn sized(&self, map: &Map, max_entries: u32) -> Option<PathBuf> {
+        let sized = Map {
+            max_entries,
+            ..*map
+        };
+        let path = self.path(&sized);
+        fits(&path, &sized).then_some(path)
     }
 
     /// Unpins what bears one of our names and is something else: someone put it
@@ -94,18 +111,15 @@ impl Pins {
                 discard(&path);
             }
         }
-        let sets = self.of("CONNECTIONS");
-        if sets.exists() && !self.of("SECRET").exists() {
-            tracing::warn!(path = %sets.display(), "nobody knows what its keys are hashed with");
-            discard(&sets);
+        let sets = ["SETS", "CONNECTIONS"].map(|name| self.of(name));
+        if !self.of("SECRET").exists() {
+            discard_all(&sets, "nobody knows what its keys are hashed with");
         }
         let linked: Vec<PathBuf> = self.linked().map(|map| self.path(map)).collect();
-        if linked.iter().all(|path| path.exists()) {
-            return;
-        }
-        for path in linked.iter().filter(|path| path.exists()) {
-            tracing::warn!(path = %path.display(), "pinned map lacks those it refers to");
-            discard(path);
+        for together in [&sets[..], &linked] {
+            if !together.iter().all(|path| path.exists()) {
+                discard_all(together, "pinned map lacks those it refers to");
+            }
         }
     }
 
@@ -115,10 +129,22 @@ impl Pins {
     }
 }
 
+fn discard_all(paths: &[PathBuf], why: &str) {
+    for path in paths.iter().filter(|path| path.exists()) {
+        tracing::warn!(path = %path.display(), "{why}");
+        discard(path);
+    }
+}
+
 fn discard(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
         tracing::warn!(path = %path.display(), %error, "not removed");
     }
+}
+
+/// How many elements it takes.
+fn room(path: &Path) -> Option<u32> {
+    MapInfo::from_pin(path).ok().map(|info| info.max_entries())
 }
 
 fn fits(path: &Path, map: &Map) -> bool {

@@ -111,8 +111,8 @@ impl Table {
 
 fn sets(pins: &Path) -> Result<Sets> {
     let secret = Array::try_from(Map::Array(pinned(pins, "SECRET")?))?;
-    let map = Map::Array(pinned(pins, "CONNECTIONS")?);
-    Ok(Sets::open(&map, &secret)?)
+    let [sets, elements] = ["SETS", "CONNECTIONS"].map(|name| pinned(pins, name).map(Map::Array));
+    Ok(Sets::open(&sets?, &elements?, &secret)?)
 }
 
 fn of_kind(sets: &Sets, key: &Tuple, assured: bool) -> Result<Option<Connection>> {

