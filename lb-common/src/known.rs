@@ -3,23 +3,24 @@
 //! not says that no element has this key. So most packets that are of no connection
 //! are known for it without a look at the tables.
 //!
-//! A mark is a byte, which a program sets without waiting for its cache line, as it
-//! would have to for a bit.
+//! The marks of a key in both sets share a word: to enter one takes one operation, on
+//! one cache line of few.
 
-/// Words of one set.
-pub const WORDS: u32 = 1 << 16;
-/// Of the map: the number of the set that is asked, then both sets.
-pub const ELEMENTS: u32 = 1 + 2 * WORDS;
+/// Keys that have a mark of their own.
+const MARKS: u32 = 1 << 20;
+const MARKS_OF_WORD: u32 = u64::BITS / 2;
+const WORDS: u32 = MARKS / MARKS_OF_WORD;
+/// Of the map: the number of the set that is asked, then the words of both.
+pub const ELEMENTS: u32 = 1 + WORDS;
 /// Index of the word that says which set is asked, 0 or 1.
 pub const ASKED: u32 = 0;
 
-/// Where a mark is.
+/// Where the marks of a key are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
-    /// Word of a set.
+    /// Index into the map.
     pub word: u32,
-    /// Byte of that, 0 to 7.
-    pub byte: u32,
+    bit: u32,
 }
 
 impl Mark {
@@ -27,28 +28,32 @@ impl Mark {
     #[inline(always)]
     #[must_use]
     pub const fn of(check: u32) -> Self {
-        const BITS: u32 = WORDS.ilog2() + size_of::<u64>().ilog2();
-        let hash = check.wrapping_mul(0x9e37_79b1) >> (u32::BITS - BITS);
+        let hash = check.wrapping_mul(0x9e37_79b1) >> (u32::BITS - MARKS.ilog2());
         Self {
-            word: hash >> 3,
-            byte: hash & 7,
+            word: 1 + hash / MARKS_OF_WORD,
+            bit: hash % MARKS_OF_WORD,
         }
     }
 
-    /// What it sets of its word.
+    /// Its bit of the word.
+    #[inline(always)]
     #[must_use]
-    pub fn bits(self) -> u64 {
-        let mut bytes = [0; size_of::<u64>()];
-        bytes[self.byte as usize] = u8::MAX;
-        u64::from_ne_bytes(bytes)
+    pub const fn in_set(self, set: u32) -> u64 {
+        1 << (self.bit + set * MARKS_OF_WORD)
+    }
+
+    /// Its bits of the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_both(self) -> u64 {
+        self.in_set(0) | self.in_set(1)
     }
 }
 
-/// Index of a word into the map.
-#[inline(always)]
+/// What a set has of each word.
 #[must_use]
-pub const fn index(set: u32, word: u32) -> u32 {
-    1 + set * WORDS + word
+pub const fn all_of(set: u32) -> u64 {
+    (u32::MAX as u64) << (set * MARKS_OF_WORD)
 }
 
 #[cfg(test)]
@@ -64,9 +69,11 @@ mod tests {
             .collect();
         assert!(marks.len() > 9_800, "{}", marks.len());
         for mark in marks {
-            let word = mark.word;
-            assert!(word < WORDS && mark.bits().count_ones() == u8::BITS);
-            assert!(index(1, word) < ELEMENTS && index(0, word) < index(1, 0));
+            assert!((1..ELEMENTS).contains(&mark.word) && mark.word != ASKED);
+            assert_eq!(mark.in_both().count_ones(), 2);
+            for set in [0, 1] {
+                assert_eq!(mark.in_both() & all_of(set), mark.in_set(set));
+            }
         }
     }
 }

@@ -22,6 +22,22 @@ pub(crate) unsafe fn swap(word: *mut u64, old: u64, new: u64) -> bool {
     found == old
 }
 
+/// Sets these bits.
+///
+/// # Safety
+/// `word` is an aligned word of a map.
+#[inline(always)]
+pub(crate) unsafe fn set(word: *mut u64, bits: u64) {
+    // SAFETY: what the caller says.
+    unsafe {
+        asm!(
+            "lock *(u64 *)({word} + 0) |= {bits}",
+            word = in(reg) word,
+            bits = in(reg) bits,
+        );
+    }
+}
+
 /// Returns what was there before.
 ///
 /// # Safety

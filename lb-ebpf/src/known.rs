@@ -3,9 +3,9 @@
 use core::ptr;
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
-use lb_common::known::{ASKED, ELEMENTS, Mark, index};
+use lb_common::known::{ASKED, ELEMENTS, Mark};
 
-use crate::scratch::hidden;
+use crate::atomic;
 
 /// `BPF_F_MMAPABLE`: the agent changes single marks, too.
 const MAPPABLE: usize = 1 << 10;
@@ -17,31 +17,26 @@ static KNOWN: Array<u64, { ELEMENTS as usize }, MAPPABLE> = Array::new();
 /// be there where there is nothing to read.
 #[inline(always)]
 pub(crate) fn may_hold(check: u32) -> bool {
-    // SAFETY: one aligned word of the map.
-    let asked = KNOWN
-        .get_ptr(ASKED)
-        .map_or(0, |asked| unsafe { ptr::read_volatile(asked) });
-    // SAFETY: one byte of the map.
-    place(asked as u32 & 1, Mark::of(check))
-        .is_none_or(|mark| unsafe { ptr::read_volatile(mark) != 0 })
+    let mark = Mark::of(check);
+    let (Some(asked), Some(word)) = (KNOWN.get_ptr(ASKED), KNOWN.get_ptr(mark.word)) else {
+        return true;
+    };
+    // SAFETY: aligned words of the map.
+    let (asked, word) = unsafe { (ptr::read_volatile(asked), ptr::read_volatile(word)) };
+    word & mark.in_set(asked as u32 & 1) != 0
 }
 
 /// To be said before an element with such a key is entered.
 #[inline(always)]
 pub(crate) fn note(check: u32) {
     let mark = Mark::of(check);
-    for set in [0, 1] {
-        if let Some(mark) = place(set, mark) {
-            // SAFETY: one byte of the map.
-            unsafe { ptr::write_volatile(mark, u8::MAX) };
+    let both = mark.in_both();
+    if let Some(word) = KNOWN.get_ptr_mut(mark.word) {
+        // SAFETY: an aligned word of the map.
+        unsafe {
+            if ptr::read_volatile(word) & both != both {
+                atomic::set(word, both);
+            }
         }
     }
-}
-
-#[inline(always)]
-fn place(set: u32, mark: Mark) -> Option<*mut u8> {
-    let word = KNOWN.get_ptr_mut(index(set, mark.word))?;
-    let byte = hidden(mark.byte.into()) as usize & 7;
-    // SAFETY: within the word.
-    Some(unsafe { word.cast::<u8>().add(byte) })
 }

@@ -13,7 +13,7 @@ use std::{
 use aya::maps::{Map, MapError};
 use lb_common::{
     Tuple,
-    known::{ASKED, ELEMENTS, Mark, WORDS, index},
+    known::{ASKED, ELEMENTS, Mark, all_of},
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
@@ -91,8 +91,8 @@ impl Known {
         let set = 1 - (self.word(ASKED).load(SeqCst) as u32 & 1);
         // Some may still ask the set that was asked before.
         wait_for_programs().ok()?;
-        for word in 0..WORDS {
-            self.word(index(set, word)).store(0, SeqCst);
+        for index in 1..ELEMENTS {
+            self.word(index).fetch_and(!all_of(set), SeqCst);
         }
         // Some may have set a mark before, and are still to enter the element.
         wait_for_programs().ok()?;
@@ -101,9 +101,9 @@ impl Known {
 
     pub(super) fn note(&self, set: u32, key: &Tuple) {
         let mark = Mark::of(key.check());
-        let word = self.word(index(set, mark.word));
-        if word.load(SeqCst) & mark.bits() == 0 {
-            word.fetch_or(mark.bits(), SeqCst);
+        let (word, bit) = (self.word(mark.word), mark.in_set(set));
+        if word.load(SeqCst) & bit == 0 {
+            word.fetch_or(bit, SeqCst);
         }
     }
 

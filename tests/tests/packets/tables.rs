@@ -69,11 +69,9 @@ impl Tables {
 
     pub(crate) fn enter(&mut self, table: Table, key: &Tuple, connection: &Connection) {
         let mark = known::Mark::of(key.check());
-        for set in [0, 1] {
-            let index = known::index(set, mark.word);
-            let bits = self.known.get(&index, 0).unwrap();
-            self.known.set(index, bits | mark.bits(), 0).unwrap();
-        }
+        let word = self.known.get(&mark.word, 0).unwrap();
+        let word = word | mark.in_both();
+        self.known.set(mark.word, word, 0).unwrap();
         self.of_mut(table).insert(key, connection).unwrap();
     }
 
@@ -113,7 +111,7 @@ impl Tables {
     pub(crate) fn may_hold(&self, key: &Tuple) -> bool {
         let mark = known::Mark::of(key.check());
         let set = self.known.get(&known::ASKED, 0).unwrap() as u32;
-        self.known.get(&known::index(set, mark.word), 0).unwrap() & mark.bits() != 0
+        self.known.get(&mark.word, 0).unwrap() & mark.in_set(set & 1) != 0
     }
 
     /// Has the programs look for nothing that was entered before.
