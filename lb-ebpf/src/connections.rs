@@ -173,6 +173,8 @@ pub(crate) fn open(halves: &mut Halves) -> Entered {
     let Some(mut forward) = sets::seat(forward, now) else {
         return Entered::Refused;
     };
+    reply.ask();
+    forward.ask();
     let (entered, mark) = take(&mut reply, other_key, other, false, now);
     if !matches!(entered, Entered::Done) {
         return entered;

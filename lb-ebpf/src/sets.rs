@@ -168,6 +168,16 @@ impl Seat {
     pub(crate) fn slot(self) -> Slot {
         self.slot
     }
+
+    /// Asks for the element's memory, as [`home`] for that of the set.
+    #[inline(always)]
+    pub(crate) fn ask(self) {
+        const LINE: usize = 64;
+        for offset in (0..size_of::<Element>()).step_by(LINE) {
+            // SAFETY: within the element.
+            unsafe { ptr::read_volatile(self.slot.element.byte_add(offset).cast::<u64>()) };
+        }
+    }
 }
 
 /// Asks for the set's memory, which is cold as a rule: whoever needs two sets asks for
@@ -183,16 +193,11 @@ pub(crate) fn home(key: &Tuple) -> Option<Home> {
     })
 }
 
-/// Finds where an element goes, and asks for that memory.
+/// Finds where an element goes.
 #[inline(always)]
 pub(crate) fn seat(home: Home, now: u32) -> Option<Seat> {
-    const LINE: usize = 64;
     let Place { set, tag } = home.place;
     let slot = slot(set, lb_room(set, tag, now))?;
-    for offset in (0..size_of::<Element>()).step_by(LINE) {
-        // SAFETY: within the element.
-        unsafe { ptr::read_volatile(slot.element.byte_add(offset).cast::<u64>()) };
-    }
     Some(Seat { home, slot })
 }
 
