@@ -16,6 +16,7 @@ pub mod known;
 mod layout;
 pub mod lifecycle;
 pub mod maps;
+pub mod ports;
 pub mod service;
 pub mod sets;
 pub mod verdict;

@@ -2,7 +2,7 @@
 
 use crate::{
     Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
-    FrontendKey, Holdings, Hop, Interface, NetworkKey, Settings, Tuple, known,
+    FrontendKey, Holdings, Hop, Interface, NetworkKey, Settings, Tuple, known, ports,
     sets::{self, Element, Mark, Secret, Set},
     verdict::COUNTERS,
 };
@@ -54,13 +54,20 @@ impl Map {
     }
 }
 
-pub const ALL: [Map; 16] = [
+pub const ALL: [Map; 17] = [
     Map {
         name: "FRONTENDS",
         kind: "hash",
         key: FrontendKey::LAYOUT,
         value: &[Frontend::LAYOUT],
         max_entries: FRONTENDS as u32,
+    },
+    Map {
+        name: "PORTS",
+        kind: "array",
+        key: "u32",
+        value: &["u64"],
+        max_entries: ports::WORDS,
     },
     Map {
         name: "SLOTS",

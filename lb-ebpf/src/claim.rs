@@ -1,7 +1,7 @@
 //! Source ports: no two connections to a backend may look alike to it.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use lb_common::{FrontendKey, Life, State, Tuple, Verdict};
+use lb_common::{Life, State, Tuple, Verdict};
 
 use crate::{
     clock,
@@ -104,14 +104,7 @@ extern "C" fn lb_holder(is_ours: u32, take_closed: u32) -> u32 {
         return Holder::Other as u32;
     };
     let rival = &mut scratch.work.rival;
-    let reply_key = &rival.one_key;
-    let frontend = FrontendKey {
-        address: reply_key.destination,
-        port: reply_key.destination_port,
-        protocol: reply_key.protocol,
-        reserved: 0,
-    };
-    if is_ours != 0 && services::exists(frontend) {
+    if is_ours != 0 && services::is_frontend(&rival.one_key) {
         return Holder::Other as u32;
     }
     holding(rival, take_closed != 0) as u32

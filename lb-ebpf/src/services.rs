@@ -7,12 +7,15 @@ use aya_ebpf::{
     helpers::bpf_get_prandom_u32,
     macros::btf_map,
 };
-use lb_common::{Address, Backend, Frontend, FrontendKey, Slice, Tuple, Verdict, maps};
+use lb_common::{Address, Backend, Frontend, FrontendKey, Slice, Tuple, Verdict, maps, ports};
 
 use crate::{interfaces::NO_PREALLOC, packet::Step};
 
 #[btf_map]
 static FRONTENDS: HashMap<FrontendKey, Frontend, { maps::FRONTENDS }, NO_PREALLOC> = HashMap::new();
+
+#[btf_map]
+static PORTS: Array<u64, { ports::WORDS as usize }> = Array::new();
 
 #[btf_map]
 static SLOTS: Array<u32, { maps::SLOTS }> = Array::new();
@@ -73,6 +76,29 @@ pub(crate) fn find(tuple: &Tuple) -> Step<Frontend> {
 #[inline(always)]
 pub(crate) fn is_cluster_ip(address: &Address) -> bool {
     exists(FrontendKey::any_port(*address))
+}
+
+/// Whether packets to there are a Service's.
+#[inline(always)]
+pub(crate) fn is_frontend(destination: &Tuple) -> bool {
+    let port = destination.destination_port;
+    may_have(port)
+        && exists(FrontendKey {
+            address: destination.destination,
+            port,
+            protocol: destination.protocol,
+            reserved: 0,
+        })
+}
+
+/// Whether any frontend may have this port.
+#[inline(always)]
+fn may_have(port: u16) -> bool {
+    let (word, bit) = ports::place(port);
+    // SAFETY: one aligned word of the map.
+    PORTS
+        .get_ptr(word)
+        .is_none_or(|word| unsafe { ptr::read_volatile(word) & bit != 0 })
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use lb_common::Settings;
 
 use super::{
     Batches, Connections, Dataplane, DataplaneError, Options, attach::Attachments, bpffs,
-    elements::Elements, former::Former, known::Known, pins::Pins, sets, settings,
+    elements::Elements, former::Former, known::Known, pins::Pins, ports::Ports, sets, settings,
 };
 use crate::shortcut::ShortcutOption;
 
@@ -58,6 +58,10 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             source,
         }
     })?;
+    let ports = Ports::open(take(&mut ebpf, "PORTS")?).map_err(|source| DataplaneError::Map {
+        map: "PORTS",
+        source,
+    })?;
     let batches = Batches {
         frontends: elements(&ebpf, "FRONTENDS")?,
         slots: elements(&ebpf, "SLOTS")?,
@@ -66,6 +70,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let mut dataplane = Dataplane {
         batches,
         frontends: take(&mut ebpf, "FRONTENDS")?,
+        ports,
         slots: take(&mut ebpf, "SLOTS")?,
         backends: take(&mut ebpf, "BACKENDS")?,
         networks: take(&mut ebpf, "NETWORKS")?,
@@ -92,8 +97,8 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         adopted,
         ebpf,
     };
-    if adopted && !configured {
-        dataplane.cover_entered()?;
+    if adopted {
+        dataplane.admit_entered()?;
     }
     Ok(dataplane)
 }

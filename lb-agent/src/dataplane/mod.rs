@@ -14,6 +14,7 @@ mod known;
 mod load;
 mod peers;
 mod pins;
+mod ports;
 mod sets;
 mod settings;
 mod tables;
@@ -43,7 +44,7 @@ pub use self::attach::{Attached, AttachmentError, TcMode, TcModeOption, XdpMode,
 pub use self::collect::{Collector, Tick};
 pub use self::connections::{Census, ConnectionTable, OpenConnection};
 pub use self::sets::Sets;
-use self::{elements::Elements, former::Former, known::Known, pins::Pins};
+use self::{elements::Elements, former::Former, known::Known, pins::Pins, ports::Ports};
 use crate::{
     connections::Settings as ConnectionSettings,
     interfaces::{self, Device},
@@ -99,6 +100,7 @@ pub struct Options {
 pub struct Dataplane {
     batches: Batches,
     frontends: BpfHashMap<MapData, FrontendKey, Frontend>,
+    ports: Ports,
     slots: Array<MapData, u32>,
     backends: Array<MapData, Backend>,
     networks: LpmTrie<MapData, NetworkKey, u32>,

@@ -122,26 +122,24 @@ impl Dataplane {
         self.settings.set(0, record, 0).map_err(failed)
     }
 
-    /// Widens the cover to every clusterIP that an earlier agent has entered.
-    pub(super) fn cover_entered(&mut self) -> Result<(), DataplaneError> {
-        let keys: Result<Vec<_>, _> = self.frontends.keys().collect();
-        let keys = keys.map_err(|source| DataplaneError::Map {
-            map: "FRONTENDS",
-            source,
-        })?;
-        self.cover_cluster_ips(&keys)
-            .map_err(|source| DataplaneError::Map {
-                map: "SETTINGS",
-                source,
-            })
+    /// [`Self::admit`] for every frontend that an earlier agent has entered, whose
+    /// version may have known of none of this.
+    pub(super) fn admit_entered(&mut self) -> Result<(), DataplaneError> {
+        let mut keys = Vec::new();
+        self.batches.frontends.for_each(|key, _| keys.push(*key))?;
+        self.admit(&keys)
+            .map_err(|(map, source)| DataplaneError::Map { map, source })
     }
 
-    /// Widens the cover to the clusterIPs among `keys`: programs ask for such a
-    /// frontend only where the cover says so.
-    pub(super) fn cover_cluster_ips<'a>(
+    /// Has programs ask for these frontends, which are not there yet: for one of
+    /// a port only if PORTS says so, and for a clusterIP where the cover does.
+    pub(super) fn admit<'a>(
         &mut self,
-        keys: impl IntoIterator<Item = &'a FrontendKey>,
-    ) -> Result<(), MapError> {
+        keys: impl IntoIterator<Item = &'a FrontendKey> + Clone,
+    ) -> Result<(), (&'static str, MapError)> {
+        self.ports
+            .admit(keys.clone())
+            .map_err(|error| ("PORTS", error))?;
         let cluster_ips = keys.into_iter().filter(|key| is_cluster_ip(key));
         let mut networks = cluster_ips
             .map(|key| IpNet::from(IpAddr::from(key.address)))
@@ -149,7 +147,7 @@ impl Dataplane {
         if networks.peek().is_none() {
             return Ok(());
         }
-        self.cover(networks)
+        self.cover(networks).map_err(|error| ("SETTINGS", error))
     }
 
     /// Widens the cover of addresses that may be a clusterIP. It never gets

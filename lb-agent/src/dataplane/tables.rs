@@ -54,8 +54,8 @@ impl Tables for Dataplane {
     }
 
     fn write_frontend(&mut self, key: &FrontendKey, frontend: &Frontend) -> Result<(), TableError> {
-        self.cover_cluster_ips([key])
-            .map_err(|error| refused("SETTINGS", &error))?;
+        self.admit([key])
+            .map_err(|(map, error)| refused(map, &error))?;
         self.frontends
             .insert(key, frontend, 0)
             .map_err(|error| refused("FRONTENDS", &error))
@@ -80,11 +80,9 @@ impl Tables for Dataplane {
     }
 
     fn write_frontends(&mut self, frontends: &[(FrontendKey, Frontend)]) -> Refusals {
-        if let Err(error) = self.cover_cluster_ips(frontends.iter().map(|(key, _)| key)) {
+        if let Err((map, error)) = self.admit(frontends.iter().map(|(key, _)| key)) {
             let all = 0..frontends.len();
-            return all
-                .map(|index| (index, refused("SETTINGS", &error)))
-                .collect();
+            return all.map(|index| (index, refused(map, &error))).collect();
         }
         let (keys, frontends): (Vec<_>, Vec<_>) = frontends.iter().copied().unzip();
         self.batches.frontends.write(&keys, &frontends)

@@ -136,6 +136,25 @@ fn what_the_node_holds_is_taken() {
     }
 }
 
+/// By an agent whose version had no such map.
+#[test]
+fn ports_of_frontends_that_were_entered_before_are_taken() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    let mut line = Line::new(&mut rig, &THROUGH, Family::V4, Tcp);
+    hold(&mut line, Tcp, Holder::Frontend);
+    assert_eq!(line.ask(SYN), Verdict::Opened);
+    assert!(line.seen.port() >= FIRST_OTHER);
+
+    line.rig.tables.clear();
+    line.rig.tables.know_no_ports();
+    assert_eq!(line.ask(SYN), Verdict::Opened);
+    assert_eq!(line.seen.port(), PORT, "programs ask the map");
+    line.rig.tables.clear();
+    let _another = line.rig.beside();
+    assert_eq!(line.ask(SYN), Verdict::Opened);
+    assert!(line.seen.port() >= FIRST_OTHER);
+}
+
 fn hold(line: &mut Line<'_>, protocol: Protocol, holder: Holder) -> Option<Socket> {
     let (family, port) = (line.family, line.client.port());
     let own = socket(NODE, family, port);

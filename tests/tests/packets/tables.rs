@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known, sets::Secret};
+use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known, ports, sets::Secret};
 use lb_tests::{
     lab::Protocol,
     packet::{Table as Elements, pinned},
@@ -25,6 +25,7 @@ pub(crate) struct Tables {
     holdings: HashMap<MapData, u32, Holdings>,
     settings: Array<MapData, Settings>,
     known: Array<MapData, u64>,
+    ports: Array<MapData, u64>,
     secret: Array<MapData, Secret>,
 }
 
@@ -37,6 +38,7 @@ impl Tables {
             holdings: Map::HashMap(data("HOLDINGS")).try_into().unwrap(),
             settings: Map::Array(data("SETTINGS")).try_into().unwrap(),
             known: Map::Array(data("KNOWN")).try_into().unwrap(),
+            ports: Map::Array(data("PORTS")).try_into().unwrap(),
             secret: Map::Array(data("SECRET")).try_into().unwrap(),
         }
     }
@@ -118,6 +120,13 @@ impl Tables {
     pub(crate) fn know_nothing(&mut self) {
         for index in 1..known::ELEMENTS {
             self.known.set(index, 0, 0).unwrap();
+        }
+    }
+
+    /// Has the programs look for no frontend at the node's ports.
+    pub(crate) fn know_no_ports(&mut self) {
+        for index in 0..ports::WORDS {
+            self.ports.set(index, 0, 0).unwrap();
         }
     }
 
