@@ -116,8 +116,8 @@ pub trait Packet {
     /// addressed like `reply`.
     fn has_socket(&self, reply: &Tuple) -> bool;
 
-    /// Whether this hook can send out of `interface` by itself.
-    fn can_transmit(&self, interface: u32) -> bool;
+    /// Whether this hook can send out of the interface by itself.
+    fn can_transmit(&self, index: u32, interface: &Interface) -> bool;
 
     /// Sends the packet out along `route`, past the stack.
     fn transmit(&self, route: &Route) -> Step<i32>;

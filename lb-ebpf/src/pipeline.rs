@@ -449,7 +449,9 @@ fn look_up_route<P: Packet, F: Family>(
         Answer::TooBig => Err(Verdict::TooBig),
         answer => {
             *resolved = matches!(answer, Answer::Resolved);
-            sendable(packet, headers, &answer, route)
+            let index = route.interface;
+            let leaving = || interfaces::interface(index);
+            sendable(packet, headers, &answer, route, leaving)
         }
     }
 }

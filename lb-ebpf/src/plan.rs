@@ -1,7 +1,7 @@
 //! How the packets of a new connection go: where to, whose source they take,
 //! and on which way its replies come back.
 
-use lb_common::{Address, Connection, InterfaceKind, Path, Tuple, Verdict};
+use lb_common::{Address, Connection, Interface, InterfaceKind, Path, Tuple, Verdict};
 
 use crate::{
     family::Family,
@@ -15,7 +15,8 @@ use crate::{
 /// A pod talks to itself.
 #[inline(always)]
 pub(crate) fn plan_hairpin<P: Packet, F: Family>(packet: &P, forward: &mut Connection) -> Step<()> {
-    forward.translated.source = snat_source::<P, F>(packet, packet.interface())?;
+    let leaving = interfaces::interface(packet.interface());
+    forward.translated.source = snat_source::<P, F>(packet, leaving)?;
     forward.path = Path::Bounce as u8;
     forward.other_path = Path::Bounce as u8;
     forward.flags = 0;
@@ -106,12 +107,14 @@ pub(crate) fn plan_through<P: Packet, F: Family>(
         Answer::NotForwarded | Answer::Prohibited | Answer::TooBig => return Err(Verdict::NoRoute),
         Answer::Resolved | Answer::Unresolved => {}
     }
-    if !masquerade && interfaces::is_kind(route.interface, InterfaceKind::Pod) {
+    let leaving = interfaces::interface(route.interface);
+    let to_pod = leaving.is_some_and(|leaving| leaving.kind == InterfaceKind::Pod as u32);
+    if !masquerade && to_pod {
         return Ok(());
     }
     *resolved = matches!(answer, Answer::Resolved);
-    sendable(packet, headers, &answer, route)?;
-    forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+    sendable(packet, headers, &answer, route, || leaving)?;
+    forward.translated.source = snat_source::<P, F>(packet, leaving)?;
     forward.path = Path::Route as u8;
     forward.other_path = Path::Route as u8;
     forward.flags = 0;
@@ -150,7 +153,8 @@ pub(crate) fn plan_node<P: Packet, F: Family>(
         || interfaces::owner(&key.source).is_none()
         || leaves_elsewhere::<P, F>(packet, key, route)
     {
-        forward.translated.source = snat_source::<P, F>(packet, route.interface)?;
+        let leaving = interfaces::interface(route.interface);
+        forward.translated.source = snat_source::<P, F>(packet, leaving)?;
     }
     forward.path = Path::Route as u8;
     forward.flags = 0;
@@ -184,12 +188,15 @@ fn owner(address: &Address) -> Option<u32> {
     interfaces::owner(address)
 }
 
-/// The address that packets take as their source when they leave by
-/// `interface` and must come back here.
+/// The address that packets take as their source when they leave by this
+/// interface and must come back here.
 #[inline(always)]
-fn snat_source<P: Packet, F: Family>(packet: &P, interface: u32) -> Step<Address> {
+fn snat_source<P: Packet, F: Family>(
+    packet: &P,
+    leaving: Option<&'static Interface>,
+) -> Step<Address> {
     let mut source = Address::default();
-    if let Some(leaving) = interfaces::interface(interface) {
+    if let Some(leaving) = leaving {
         source = F::source(leaving);
     }
     if source.is_zero()

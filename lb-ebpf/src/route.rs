@@ -9,7 +9,7 @@ use aya_ebpf::{
     },
     helpers::bpf_fib_lookup,
 };
-use lb_common::{Hook, Tuple, Verdict};
+use lb_common::{Hook, Interface, Tuple, Verdict};
 
 use crate::{
     family::Family,
@@ -157,18 +157,20 @@ pub(crate) fn fits_any<P: Packet, F: Family>(packet: &P, headers: &Headers<'_>) 
     Ok(length::<P, F>(packet, headers)? <= LEAST)
 }
 
-/// XDP sends plain frames to known neighbours; the rest is for TC.
+/// XDP sends plain frames to known neighbours; the rest is for TC. The route leads to
+/// the interface `leaving`.
 #[inline(always)]
 pub(crate) fn sendable<P: Packet>(
     packet: &P,
     headers: &Headers<'_>,
     answer: &Answer,
     route: &Route,
+    leaving: impl FnOnce() -> Option<&'static Interface>,
 ) -> Step<()> {
     let plain = headers.shape.network as usize == ETHERNET;
     let resolved = matches!(answer, Answer::Resolved);
-    if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && packet.can_transmit(route.interface))
-    {
+    let may_leave = || leaving().is_some_and(|it| packet.can_transmit(route.interface, it));
+    if matches!(P::HOOK, Hook::Xdp) && !(plain && resolved && may_leave()) {
         return Err(Verdict::Deferred);
     }
     Ok(())

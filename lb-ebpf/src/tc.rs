@@ -381,7 +381,7 @@ impl<D: Direction> Packet for Tc<D> {
     }
 
     #[inline(always)]
-    fn can_transmit(&self, _interface: u32) -> bool {
+    fn can_transmit(&self, _index: u32, _interface: &Interface) -> bool {
         true
     }
 

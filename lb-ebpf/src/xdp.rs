@@ -187,12 +187,10 @@ impl Packet for Xdp {
     }
 
     #[inline(always)]
-    fn can_transmit(&self, interface: u32) -> bool {
+    fn can_transmit(&self, index: u32, interface: &Interface) -> bool {
         // Another driver may take frames only while it runs XDP itself.
-        interfaces::interface(interface).is_some_and(|leaving| {
-            leaving.kind == InterfaceKind::Uplink as u32
-                && (interface == self.interface() || leaving.flags & Interface::XDP != 0)
-        })
+        interface.kind == InterfaceKind::Uplink as u32
+            && (index == self.interface() || interface.flags & Interface::XDP != 0)
     }
 
     #[inline(always)]
