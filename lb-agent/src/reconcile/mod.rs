@@ -175,8 +175,15 @@ impl Reconciler {
                 }
             }
         }
+        let before: Vec<bool> = ports.iter().map(|held| held.owned.is_nothing()).collect();
         self.stock.write(&mut ports, now, tables);
-        ports.into_iter().for_each(|held| self.put(held));
+        for (held, held_nothing) in ports.into_iter().zip(before) {
+            // It may hold more than it wants by now.
+            if !held_nothing || held.error.is_some() {
+                self.holding.insert(held.desired.id.clone());
+            }
+            self.put(held);
+        }
         self.swap(&keys, tables);
         self.release(now, tables);
     }
@@ -335,7 +342,6 @@ impl Reconciler {
             Some(_) => self.failed.insert(id.clone()),
             None => self.failed.remove(&id),
         };
-        self.holding.insert(id.clone());
         self.ports.insert(id, Box::new(held));
     }
 

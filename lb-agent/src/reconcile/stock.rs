@@ -51,6 +51,10 @@ impl Owned {
         self.slices.values().any(|ids| ids.contains(&id))
     }
 
+    pub(super) fn is_nothing(&self) -> bool {
+        self.is_empty() && self.backends.is_empty()
+    }
+
     /// Nothing that a frontend may still show; backends wait for slices only.
     pub(super) fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.sources.is_empty()
