@@ -3,7 +3,7 @@
 use crate::{
     Address, Affinity, Backend, ClientKey, Connection, Fragment, FragmentKey, Frontend,
     FrontendKey, Holdings, Hop, Interface, NetworkKey, Settings, Tuple, known, ports,
-    sets::{self, Element, Mark, Secret, Set},
+    sets::{self, Element, Mark, Members, Secret, Set},
     verdict::COUNTERS,
 };
 
@@ -95,21 +95,35 @@ pub const ALL: [Map; 17] = [
         name: "SETS",
         kind: "array",
         key: "u32",
-        value: &[Set::LAYOUT, Mark::LAYOUT, Secret::LAYOUT],
+        value: &[
+            Set::LAYOUT,
+            Mark::LAYOUT,
+            Members::LAYOUT,
+            Element::LAYOUT,
+            Tuple::LAYOUT,
+            Connection::LAYOUT,
+            Hop::LAYOUT,
+            Secret::LAYOUT,
+        ],
         max_entries: sets::sets(UNASSURED as u32),
     },
-    // Those of the sets, one after the other.
+    // Neither of both is of use with another layout of the other, so they change
+    // names with both.
     Map {
         name: "CONNECTIONS",
         kind: "array",
         key: "u32",
         value: &[
+            Members::LAYOUT,
             Element::LAYOUT,
             Tuple::LAYOUT,
             Connection::LAYOUT,
             Hop::LAYOUT,
+            Set::LAYOUT,
+            Mark::LAYOUT,
+            Secret::LAYOUT,
         ],
-        max_entries: sets::index(sets::sets(UNASSURED as u32), 0),
+        max_entries: sets::sets(UNASSURED as u32),
     },
     Map {
         name: "SECRET",
@@ -185,7 +199,18 @@ pub const ALL: [Map; 17] = [
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn sets_and_what_is_in_them_change_names_together() {
+        let layouts = ["SETS", "CONNECTIONS"].map(|name| {
+            let map = ALL.iter().find(|map| map.name == name).unwrap();
+            BTreeSet::from_iter(map.value)
+        });
+        assert_eq!(layouts[0], layouts[1]);
+    }
 
     /// Another name is another map: whatever the one before held is lost to those
     /// who upgrade. To be changed with a layout, and for no other reason.

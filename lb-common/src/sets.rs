@@ -23,8 +23,8 @@ pub const fn sets(elements: u32) -> u32 {
 }
 
 layout! {
-    /// What is in a set: one cache line. The elements are in a map of their own, so
-    /// that all marks together are small enough to stay in a CPU's cache.
+    /// What is in a set: one cache line. The elements are in a map of their own: to
+    /// look for what is not there touches little memory.
     pub struct Set: 64 {
         pub lock: bpf_spin_lock,
         /// Another number whenever an element was entered.
@@ -35,6 +35,13 @@ layout! {
 
 /// Where the marks begin in a [`Set`], in bytes.
 pub const MARKS: usize = core::mem::offset_of!(Set, marks);
+
+layout! {
+    /// The elements of a set, at the same index as their marks.
+    pub struct Members: 1064 {
+        pub elements: [Element; WAYS],
+    }
+}
 
 layout! {
     pub struct Element: 152 {
@@ -191,23 +198,16 @@ impl Place {
     }
 }
 
-/// Index of a set's `way`-th element.
-#[inline(always)]
-#[must_use]
-pub const fn index(set: u32, way: u32) -> u32 {
-    set * WAYS as u32 + way
-}
-
 impl Set {
     /// Index and mark of every element that is there.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, Mark)> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, Mark)> {
         let all = (0..).zip(self.marks);
         all.filter(|(_, mark)| mark.tag() != 0)
     }
 
     /// Index of the element with this tag.
     #[must_use]
-    pub fn find(&self, tag: u32) -> Option<u32> {
+    pub fn find(&self, tag: u32) -> Option<usize> {
         self.iter()
             .find(|(_, mark)| mark.tag() == tag)
             .map(|(way, _)| way)

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     Connection, Life, State, Tuple, maps,
-    sets::{ASSURED, Element, MARKS, Mark, Place, Secret, Set, WAYS, index, sets},
+    sets::{ASSURED, Element, MARKS, Mark, Members, Place, Secret, Set, WAYS, sets},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ const ALIGNED: usize = 1 << 10;
 static SETS: Array<Set, { DEFAULT_SETS as usize }, ALIGNED> = Array::new();
 
 #[btf_map]
-static CONNECTIONS: Array<Element, { index(DEFAULT_SETS, 0) as usize }> = Array::new();
+static CONNECTIONS: Array<Members, { DEFAULT_SETS as usize }> = Array::new();
 
 /// How many sets there are; the agent says so before it loads the programs.
 #[unsafe(no_mangle)]
@@ -173,14 +173,15 @@ impl Seat {
     #[inline(always)]
     pub(crate) fn ask(self) {
         const LINE: usize = 64;
-        for offset in (0..size_of::<Element>()).step_by(LINE) {
+        const LAST: usize = size_of::<Element>() - size_of::<u64>();
+        for offset in (0..LAST).step_by(LINE).chain([LAST]) {
             // SAFETY: within the element.
             unsafe { ptr::read_volatile(self.slot.element.byte_add(offset).cast::<u64>()) };
         }
     }
 }
 
-/// Asks for the set's memory, which is cold as a rule: whoever needs two sets asks for
+/// Asks for the set's memory, which is cold where there are many: whoever needs two sets asks for
 /// both, and waits no longer than for one.
 #[inline(always)]
 pub(crate) fn home(key: &Tuple) -> Option<Home> {
@@ -446,16 +447,16 @@ fn mark_at(set: *const Set, way: u32) -> Mark {
 fn slot(set: u32, way: u32) -> Option<Slot> {
     // Hidden from the compiler, which knows that there is no other: the verifier
     // wants to see it.
-    let way = hidden(way.into()) as u32;
-    if way >= NONE {
+    let way = hidden(way.into()) as usize;
+    if way >= WAYS {
         return None;
     }
-    let element = CONNECTIONS.get_ptr_mut(index(set, way))?;
-    let marks = SETS.get_ptr_mut(set)?;
+    let (set, members) = (SETS.get_ptr_mut(set)?, CONNECTIONS.get_ptr_mut(set)?);
     // SAFETY: within the set.
-    let mark = unsafe { marks.byte_add(MARKS + way as usize * size_of::<Mark>()) };
-    Some(Slot {
-        mark: mark.cast(),
-        element,
-    })
+    unsafe {
+        Some(Slot {
+            mark: set.byte_add(MARKS + way * size_of::<Mark>()).cast(),
+            element: members.cast::<Element>().add(way),
+        })
+    }
 }

@@ -58,7 +58,7 @@ struct Round {
     /// As the program knows the table.
     table: u32,
     walk: TableWalk,
-    /// Elements that were looked at, or for.
+    /// What its steps have looked at.
     places: u64,
     /// Connections that are not assured.
     unassured: u64,
@@ -77,8 +77,7 @@ struct Expectations {
     second: u32,
 }
 
-/// Elements that a tick looks at or for at least, and at most: 131,072 take some
-/// 20 ms.
+/// What a tick looks at, at least and at most, and no more than one step beyond.
 const BUDGET: std::ops::RangeInclusive<u64> = 1 << 12..=1 << 17;
 
 impl Dataplane {
@@ -121,7 +120,7 @@ impl Collector {
             if self.at == 0 && before == 0 {
                 self.set = self.known.begin();
             }
-            let ended = self.step(&mut tick).inspect_err(|_| self.set = None)?;
+            let ended = self.step(&mut tick).inspect_err(|_| self.begin_anew())?;
             read += self.rounds[self.at].places - before;
             if !ended {
                 continue;
@@ -155,6 +154,15 @@ impl Collector {
             }
         }
         Ok(ended)
+    }
+
+    /// After a step that failed, who knows what the walk has seen.
+    fn begin_anew(&mut self) {
+        for round in &mut self.rounds {
+            round.walk.begin_anew();
+            round.end();
+        }
+        (self.at, self.set) = (0, None);
     }
 
     /// Goes to the next table. After the last one, the connections in it.

@@ -51,7 +51,7 @@ pub(super) enum TableWalk {
 
 /// What [`TableWalk::step`] did.
 pub(super) struct Step {
-    /// How many elements it looked at, or for: what it cost.
+    /// How many elements and sets it looked at: what it cost.
     pub(super) places: u64,
     /// After the end it begins anew.
     pub(super) ended: bool,
@@ -99,6 +99,13 @@ impl Table {
 }
 
 impl TableWalk {
+    pub(super) fn begin_anew(&mut self) {
+        match self {
+            Self::Hash(walk) => walk.begin_anew(),
+            Self::Sets(walk) => walk.begin_anew(),
+        }
+    }
+
     /// Calls `visit` for the next elements; says whether each is assured.
     pub(super) fn step(
         &mut self,
@@ -124,7 +131,7 @@ impl Dataplane {
         let maps = &self.connections;
         Ok(ConnectionTable {
             overflow: Table::overflow(&maps.overflow)?,
-            sets: Table::sets(&maps.sets, &maps.elements)?,
+            sets: Table::sets(&maps.sets, &maps.members)?,
         })
     }
 }

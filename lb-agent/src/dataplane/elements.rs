@@ -125,6 +125,10 @@ impl<K: Pod + Zeroable, V: Pod + Zeroable> Walk<K, V> {
     /// Elements that are read at once.
     const STEP: usize = (1 << 19) / (size_of::<K>() + size_of::<V>());
 
+    pub(super) fn begin_anew(&mut self) {
+        self.position = None;
+    }
+
     /// Calls `visit` for the next elements. `true` at the end, after which it
     /// begins anew.
     pub(super) fn step(&mut self, visit: &mut impl FnMut(&K, &V)) -> Result<bool, DataplaneError> {

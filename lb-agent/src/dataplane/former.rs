@@ -99,7 +99,7 @@ impl Dataplane {
             source,
         };
         let mut assured = BpfHashMap::try_from(&mut maps.overflow).map_err(failed)?;
-        let sets = Sets::open(&maps.sets, &maps.elements, &maps.secret)?;
+        let sets = Sets::open(&maps.sets, &maps.members, &maps.secret)?;
         let mut copied = 0;
         for table in &maps.former.tables {
             table.for_each_forward(|key, connection, is_assured| {

@@ -82,7 +82,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
         connections: Connections {
             overflow: take_map(&mut ebpf, "ASSURED")?,
             sets: take_map(&mut ebpf, "SETS")?,
-            elements: take_map(&mut ebpf, "CONNECTIONS")?,
+            members: take_map(&mut ebpf, "CONNECTIONS")?,
             secret,
             holdings: take_map(&mut ebpf, "HOLDINGS")?,
             known: Arc::new(known),

@@ -136,7 +136,7 @@ struct Connections {
     overflow: Map,
     sets: Map,
     /// What is in the sets.
-    elements: Map,
+    members: Map,
     secret: Array<MapData, Secret>,
     holdings: Map,
     known: Arc<Known>,

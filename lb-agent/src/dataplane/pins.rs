@@ -31,8 +31,7 @@ impl Pins {
             maps: maps::ALL.map(|map| Map {
                 max_entries: match map.name {
                     "ASSURED" => 2 * limits.assured,
-                    "SETS" => sets::sets(2 * limits.unassured),
-                    "CONNECTIONS" => sets::index(sets::sets(2 * limits.unassured), 0),
+                    "SETS" | "CONNECTIONS" => sets::sets(2 * limits.unassured),
                     _ => map.max_entries,
                 },
                 ..map
@@ -85,7 +84,7 @@ impl Pins {
             return Vec::new();
         };
         let both = self.other_sizes("SETS").into_iter().filter_map(|sets| {
-            let elements = self.sized(elements, sets::index(room(&sets)?, 0))?;
+            let elements = self.sized(elements, room(&sets)?)?;
             Some([sets, elements])
         });
         both.collect()

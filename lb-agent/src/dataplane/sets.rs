@@ -1,11 +1,11 @@
 //! The table of connections, changed past the programs.
 
-use std::{collections::HashMap, io};
+use std::io;
 
 use aya::maps::{Array, Map, MapData, MapError};
 use lb_common::{
     Connection, Life, Tuple,
-    sets::{Element, Mark, Place, Secret, Set, index},
+    sets::{Element, Members, Place, Secret, Set},
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     sets: Elements<u32, Set>,
-    elements: Elements<u32, Element>,
+    members: Elements<u32, Members>,
 }
 
 /// A walk over them. What is entered or removed meanwhile may be seen or not, all else
@@ -38,17 +38,17 @@ pub struct Sets {
 }
 
 impl Places {
-    /// `sets` and `elements` are the maps SETS and CONNECTIONS.
-    pub(super) fn open(sets: &Map, elements: &Map) -> Result<Self, DataplaneError> {
+    /// `sets` and `members` are the maps SETS and CONNECTIONS.
+    pub(super) fn open(sets: &Map, members: &Map) -> Result<Self, DataplaneError> {
         Ok(Self {
             sets: Elements::open(SETS, sets)?,
-            elements: Elements::open(CONNECTIONS, elements)?,
+            members: Elements::open(CONNECTIONS, members)?,
         })
     }
 
     /// [`Step::places`] of a whole walk, at most.
     pub(super) fn room(&self) -> u64 {
-        u64::from(self.sets.room) + u64::from(self.elements.room)
+        2 * u64::from(self.sets.room)
     }
 
     pub(super) fn walk(&self) -> Walk {
@@ -58,50 +58,38 @@ impl Places {
         }
     }
 
-    /// Calls `visit` for the elements of neighbouring sets that were read. How many it
-    /// has read for that.
+    /// Calls `visit` for the elements of neighbouring sets that were read, none of
+    /// which is empty.
     fn visit(
         &self,
         sets: &[(u32, Set)],
         visit: &mut impl FnMut(&Tuple, &Connection, bool),
-    ) -> Result<u64, DataplaneError> {
-        let taken = taken(sets);
-        let (Some(&(first, _)), Some(&(last, _))) = (taken.first(), taken.last()) else {
-            return Ok(0);
-        };
-        let read = self.elements.range(first, last - first + 1, 0);
-        let elements = read.map_err(|error| failed(CONNECTIONS, error))?;
+    ) -> Result<(), DataplaneError> {
+        let (first, count) = (sets[0].0, sets.len() as u32);
+        let members = self.members.range(first, count, 0);
+        let members = members.map_err(|error| failed(CONNECTIONS, error))?;
         // One that made room meanwhile may have been read by halves.
-        let again = self.sets.range(sets[0].0, sets.len() as u32, 0);
+        let again = self.sets.range(first, count, 0);
         let again = again.map_err(|error| failed(SETS, error))?;
-        let again: Vec<_> = (sets[0].0..).zip(again).collect();
-        let still: HashMap<u32, Mark> = self::taken(&again).into_iter().collect();
-        for (index, before) in taken {
-            if let Some(mark) = still.get(&index)
-                && mark.is_of(before)
-            {
-                let Element { key, connection } = &elements[(index - first) as usize];
-                visit(key, connection, mark.is_assured());
+        for (((_, before), after), members) in sets.iter().zip(again).zip(&members) {
+            for (way, mark) in after.iter() {
+                if mark.is_of(before.marks[way]) {
+                    let Element { key, connection } = &members.elements[way];
+                    visit(key, connection, mark.is_assured());
+                }
             }
         }
-        Ok(elements.len() as u64)
+        Ok(())
     }
 }
 
-/// Index into CONNECTIONS and mark of every element of these sets, in order.
-fn taken(sets: &[(u32, Set)]) -> Vec<(u32, Mark)> {
-    let of_set = |(set, marks): &(u32, Set)| {
-        let set = *set;
-        let ways: Vec<_> = marks.iter().collect();
-        ways.into_iter()
-            .map(move |(way, mark)| (index(set, way), mark))
-    };
-    sets.iter().flat_map(of_set).collect()
-}
-
 impl Walk {
-    /// Sets whose elements are read at once.
-    const STRETCH: usize = 8;
+    /// Sets whose elements are read at once, at most.
+    const STRETCH: usize = 64;
+
+    pub(super) fn begin_anew(&mut self) {
+        self.sets.begin_anew();
+    }
 
     /// Calls `visit` for the next elements; says whether each is assured.
     pub(super) fn step(
@@ -109,22 +97,28 @@ impl Walk {
         visit: &mut impl FnMut(&Tuple, &Connection, bool),
     ) -> Result<Step, DataplaneError> {
         let mut sets = Vec::new();
-        let ended = self
-            .sets
-            .step(&mut |&set, marks| sets.push((set, *marks)))?;
-        let mut places = sets.len() as u64;
-        for stretch in sets.chunks(Self::STRETCH) {
-            places += self.places.visit(stretch, visit)?;
+        let mut places = 0;
+        let ended = self.sets.step(&mut |&set, marks| {
+            places += 1;
+            if marks.iter().next().is_some() {
+                sets.push((set, *marks));
+            }
+        })?;
+        for neighbours in sets.chunk_by(|before, after| before.0 + 1 == after.0) {
+            for stretch in neighbours.chunks(Self::STRETCH) {
+                self.places.visit(stretch, visit)?;
+            }
         }
+        places += sets.len() as u64;
         Ok(Step { places, ended })
     }
 }
 
 impl Sets {
-    /// `sets`, `elements` and `secret` are the maps SETS, CONNECTIONS and SECRET.
+    /// `sets`, `members` and `secret` are the maps SETS, CONNECTIONS and SECRET.
     pub fn open(
         sets: &Map,
-        elements: &Map,
+        members: &Map,
         secret: &Array<MapData, Secret>,
     ) -> Result<Self, DataplaneError> {
         let secret = secret.get(&0, 0).map_err(|source| DataplaneError::Map {
@@ -132,22 +126,30 @@ impl Sets {
             source,
         })?;
         Ok(Self {
-            places: Places::open(sets, elements)?,
+            places: Places::open(sets, members)?,
             secret,
         })
     }
 
     /// The connection, and whether it is assured.
     pub fn get(&self, key: &Tuple) -> Result<Option<(Connection, bool)>, DataplaneError> {
-        let found = self.find(self.place(key), key)?;
-        Ok(found.map(|(set, way, connection)| (connection, set.marks[way as usize].is_assured())))
+        let place = self.place(key);
+        let set = self.read(place)?;
+        let Some(way) = set.find(place.tag) else {
+            return Ok(None);
+        };
+        let Element {
+            key: held,
+            connection,
+        } = self.members(place)?.elements[way];
+        Ok((held == *key).then_some((connection, set.marks[way].is_assured())))
     }
 
     /// Enters an element in place of the one with this key, which stays assured if it
     /// was, or of an unassured one that was seen longer ago. `false` if there is none.
     pub fn insert(&self, key: &Tuple, connection: &Connection) -> Result<bool, DataplaneError> {
         let place = self.place(key);
-        let mut set = self.read(place)?;
+        let (mut set, mut members) = (self.read(place)?, self.members(place)?);
         let seen = Life::unpack(connection.life).seen;
         let Some(way) = set.room(place.tag, seen) else {
             return Ok(false);
@@ -156,28 +158,31 @@ impl Sets {
         let before = set.marks[way];
         set.marks[way] = before.cleared();
         self.write(place, &set)?;
-        let element = Element {
+        members.elements[way] = Element {
             key: *key,
             connection: *connection,
         };
-        let elements = &self.places.elements;
-        let written = elements.set(index(place.set, way as u32), &element, 0);
+        let written = self.places.members.set(place.set, &members, 0);
         written.map_err(|error| failed(CONNECTIONS, error))?;
         let mark = before.next(place.tag, seen);
         set.marks[way] = mark.with_assured(before.is_assured());
         set.changes = set.changes.wrapping_add(1);
         self.write(place, &set)?;
+        self.clear_strays(place)?;
         Ok(true)
     }
 
     /// Whether it was there.
     pub fn remove(&self, key: &Tuple) -> Result<bool, DataplaneError> {
         let place = self.place(key);
-        let Some((mut set, way, _)) = self.find(place, key)? else {
+        let mut set = self.read(place)?;
+        let Some(way) = set.find(place.tag) else {
             return Ok(false);
         };
-        let mark = &mut set.marks[way as usize];
-        *mark = mark.cleared();
+        if self.members(place)?.elements[way].key != *key {
+            return Ok(false);
+        }
+        set.marks[way] = set.marks[way].cleared();
         self.write(place, &set)?;
         Ok(true)
     }
@@ -195,19 +200,26 @@ impl Sets {
         Ok(keys)
     }
 
-    /// The set of the element with this key, and where it is there.
-    fn find(
-        &self,
-        place: Place,
-        key: &Tuple,
-    ) -> Result<Option<(Set, u32, Connection)>, DataplaneError> {
-        let set = self.read(place)?;
-        let Some(way) = set.find(place.tag) else {
-            return Ok(None);
-        };
-        let element = self.places.elements.get(index(place.set, way), 0);
-        let element = element.map_err(|error| failed(CONNECTIONS, error))?;
-        Ok((element.key == *key).then_some((set, way, element.connection)))
+    /// Removes marks of elements that a program has replaced between the read and the
+    /// write of a call: nobody would find them.
+    fn clear_strays(&self, place: Place) -> Result<(), DataplaneError> {
+        let mut set = self.read(place)?;
+        let members = self.members(place)?;
+        let mut has_strays = false;
+        for (mark, element) in set.marks.iter_mut().zip(&members.elements) {
+            let own = Place {
+                tag: mark.tag(),
+                ..place
+            };
+            if mark.tag() != 0 && self.place(&element.key) != own {
+                *mark = mark.cleared();
+                has_strays = true;
+            }
+        }
+        match has_strays {
+            true => self.write(place, &set),
+            false => Ok(()),
+        }
     }
 
     fn place(&self, key: &Tuple) -> Place {
@@ -217,6 +229,11 @@ impl Sets {
     fn read(&self, place: Place) -> Result<Set, DataplaneError> {
         let read = self.places.sets.get(place.set, bpf::LOCKED);
         read.map_err(|error| failed(SETS, error))
+    }
+
+    fn members(&self, place: Place) -> Result<Members, DataplaneError> {
+        let read = self.places.members.get(place.set, 0);
+        read.map_err(|error| failed(CONNECTIONS, error))
     }
 
     fn write(&self, place: Place, set: &Set) -> Result<(), DataplaneError> {

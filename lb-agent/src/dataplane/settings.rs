@@ -131,8 +131,8 @@ impl Dataplane {
             .map_err(|(map, source)| DataplaneError::Map { map, source })
     }
 
-    /// Has programs ask for these frontends, which are not there yet: for one of
-    /// a port only if PORTS says so, and for a clusterIP where the cover does.
+    /// Has programs ask for these frontends, before they are entered: for one of a
+    /// port only if PORTS says so, and for a clusterIP where the cover does.
     pub(super) fn admit<'a>(
         &mut self,
         keys: impl IntoIterator<Item = &'a FrontendKey> + Clone,

@@ -175,11 +175,11 @@ impl Reconciler {
                 }
             }
         }
-        let before: Vec<bool> = ports.iter().map(|held| held.owned.is_nothing()).collect();
+        let were_new: Vec<bool> = ports.iter().map(|held| held.owned.is_empty()).collect();
         self.stock.write(&mut ports, now, tables);
-        for (held, held_nothing) in ports.into_iter().zip(before) {
+        for (held, was_new) in ports.into_iter().zip(were_new) {
             // It may hold more than it wants by now.
-            if !held_nothing || held.error.is_some() {
+            if !was_new || held.error.is_some() {
                 self.holding.insert(held.desired.id.clone());
             }
             self.put(held);
@@ -427,7 +427,7 @@ impl Reconciler {
         for mut owned in std::mem::take(&mut self.leftovers) {
             let nothing = Wanted::default();
             self.stock.trim(&mut owned, &shown, &nothing, now, tables);
-            if !owned.is_empty() {
+            if !owned.shows_nothing() {
                 self.leftovers.push(owned);
             }
         }

@@ -51,12 +51,12 @@ impl Owned {
         self.slices.values().any(|ids| ids.contains(&id))
     }
 
-    pub(super) fn is_nothing(&self) -> bool {
-        self.is_empty() && self.backends.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.shows_nothing() && self.backends.is_empty()
     }
 
     /// Nothing that a frontend may still show; backends wait for slices only.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn shows_nothing(&self) -> bool {
         self.slices.is_empty() && self.sources.is_empty()
     }
 

@@ -199,6 +199,34 @@ fn assured_connections_make_no_room_and_find_some() {
     }
 }
 
+/// Another element has come where its mark says that it is: nobody would find either.
+#[test]
+fn what_is_entered_past_the_programs_leaves_no_strays() {
+    let mut rig = Rig::with_room(LEAST);
+    let mut line = Line::new(&mut rig, &INWARD, Family::V4, Protocol::Tcp);
+    line.exchange(&HANDSHAKE);
+    let own = line.forward_key();
+    let client = neighbours(&line, &own, 1)[0];
+    let neighbour = tuple(line.protocol, client, line.frontend);
+    let (_, connection) = line.rig.tables.find(&own).unwrap();
+    let elsewhere = Tuple {
+        source_port: own.source_port.swap_bytes(),
+        ..own
+    };
+    assert_ne!(set_of(line.rig, &elsewhere), set_of(line.rig, &own));
+
+    let assured = |line: &Line<'_>| line.rig.tables.keys(Table::Assured);
+    line.rig
+        .tables
+        .rename(set_of(line.rig, &own), &own, elsewhere);
+    assert!(assured(&line).contains(&elsewhere));
+    line.rig
+        .tables
+        .enter(Table::Unassured, &neighbour, &connection);
+    assert!(!assured(&line).contains(&elsewhere));
+    assert!(line.rig.tables.is_in(Table::Unassured, &neighbour));
+}
+
 /// From clients of the same ports, or from the same client. To the backend, no two
 /// connections look the same.
 #[test]

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use aya::maps::{Array, HashMap, Map, MapData};
-use lb_common::{Connection, Holdings, Life, Settings, State, Tuple, known, ports, sets::Secret};
+use lb_common::{
+    Connection, Holdings, Life, Settings, State, Tuple, known, ports,
+    sets::{Members, Secret},
+};
 use lb_tests::{
     lab::Protocol,
     packet::{Table as Elements, pinned},
@@ -27,6 +30,7 @@ pub(crate) struct Tables {
     known: Array<MapData, u64>,
     ports: Array<MapData, u64>,
     secret: Array<MapData, Secret>,
+    members: Array<MapData, Members>,
 }
 
 impl Tables {
@@ -40,6 +44,7 @@ impl Tables {
             known: Map::Array(data("KNOWN")).try_into().unwrap(),
             ports: Map::Array(data("PORTS")).try_into().unwrap(),
             secret: Map::Array(data("SECRET")).try_into().unwrap(),
+            members: Map::Array(data("CONNECTIONS")).try_into().unwrap(),
         }
     }
 
@@ -121,6 +126,14 @@ impl Tables {
         for index in 1..known::ELEMENTS {
             self.known.set(index, 0, 0).unwrap();
         }
+    }
+
+    /// Has the element of this set have another key.
+    pub(crate) fn rename(&mut self, set: u32, key: &Tuple, to: Tuple) {
+        let mut members = self.members.get(&set, 0).unwrap();
+        let mut elements = members.elements.iter_mut();
+        elements.find(|element| element.key == *key).unwrap().key = to;
+        self.members.set(set, members, 0).unwrap();
     }
 
     /// Has the programs look for no frontend at the node's ports.

@@ -7,6 +7,7 @@ mod profile;
 mod ways;
 
 use anyhow::Result;
+use lb_agent::connections::Limits;
 
 use self::{node::Node, ways::Way};
 use super::{Measurement, Options, Part, Progress, Unit};
@@ -23,10 +24,14 @@ flows and of many flows, and every one must come to the verdict that its way has
 the benchmark fails. A small program writes each frame anew and calls the one that is\n\
 timed; what that takes is taken off. The *floor program* does the least that still\n\
 translates: parse, one look at the frontends, one at the connections, rewrite. Packets\n\
-of new flows find room in the table, whose memory is cold.";
+of new flows find room in the table, whose memory is cold; a *small table* is one of\n\
+the least size that there is, which a CPU's cache holds.";
 
 /// Services beside those that packets go to.
 const SERVICES: u32 = 10_000;
+
+/// Unassured connections that the small table is for.
+const SMALL: u32 = 1 << 10;
 
 struct Effort {
     repetitions: u32,
@@ -45,18 +50,28 @@ const QUICK: Effort = Effort {
 
 pub(crate) fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Measurement>> {
     let effort = if options.quick { QUICK } else { FULL };
-    progress.part("programs", effort.repetitions.into());
-    node::with(&options.object, |node| {
-        node.fill(SERVICES)?;
-        let ways = ways::prepare(node)?;
-        floor::prepare(node, SERVICES)?;
-        let mut all = Vec::new();
-        for repetition in 1..=effort.repetitions {
-            progress.step(&format!("round {repetition}"));
-            take(node, &ways, &effort, &mut all)?;
-        }
-        Ok(all)
-    })
+    progress.part("programs", 2 * u64::from(effort.repetitions));
+    let measure = |limits, prepare: fn(&mut Node) -> Result<Vec<Way>>| {
+        node::with(&options.object, limits, |node| {
+            node.fill(SERVICES)?;
+            let ways = prepare(node)?;
+            floor::prepare(node, SERVICES)?;
+            let mut all = Vec::new();
+            for repetition in 1..=effort.repetitions {
+                progress.step(&format!("round {repetition}"));
+                take(node, &ways, &effort, &mut all)?;
+            }
+            Ok(all)
+        })
+    };
+    let mut all = measure(Limits::default(), ways::prepare)?;
+    let small = Limits {
+        unassured: SMALL,
+        ..Limits::default()
+    };
+    let in_small = measure(small, ways::prepare_small)?.into_iter();
+    all.extend(in_small.filter(|measured| measured.variant.ends_with(ways::SMALL)));
+    Ok(all)
 }
 
 /// One sample of each.

@@ -19,6 +19,7 @@ use lb_agent::{
         Backend, Frontend, FrontendKind, Port, PortId, PortName, Set, endpoint_frontends,
         frontend_key,
     },
+    connections::{self, Limits},
     dataplane::{Collector, Dataplane, Options, TcModeOption, XdpModeOption},
     model::{Family, ObjectName, Protocol},
     node,
@@ -73,6 +74,7 @@ unsafe impl aya::Pod for Template {}
 /// Works with a node on a thread inside its namespace that stays on one CPU.
 pub(super) fn with<T: Send>(
     object: &Path,
+    limits: Limits,
     work: impl FnOnce(&mut Node) -> Result<T> + Send,
 ) -> Result<T> {
     let residue = Residue::new()?;
@@ -89,7 +91,10 @@ pub(super) fn with<T: Send>(
         xdp: XdpModeOption::Native,
         tc: TcModeOption::Auto,
         trace_packets: false,
-        connections: lb_agent::connections::Settings::default(),
+        connections: connections::Settings {
+            limits,
+            ..connections::Settings::default()
+        },
         shortcut: ShortcutOption::Always,
     };
     netns.run(|| {
@@ -273,7 +278,7 @@ impl Node {
         // Of many flows, some share a set with too many others.
         let forgotten = match template.flows {
             1 => 0,
-            _ => u64::from(repeat) / 500,
+            _ => u64::from(repeat) / 100,
         };
         ensure!(
             (u64::from(repeat) - forgotten..=u64::from(repeat)).contains(&times),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use aya::programs::Program;
-use lb_agent::dataplane::Dataplane;
+use lb_agent::{connections::Limits, dataplane::Dataplane};
 use lb_common::Hook;
 
 use super::{
@@ -22,7 +22,7 @@ const PACKETS: u32 = 128;
 
 pub(crate) fn profile(object: &Path, progress: &mut Progress) -> Result<Vec<Profile>> {
     let own = fs::read(object).with_context(|| object.display().to_string())?;
-    node::with(object, |node| {
+    node::with(object, Limits::default(), |node| {
         node.fill(SERVICES)?;
         let ways = ways::prepare(node)?;
         floor::prepare(node, SERVICES)?;
@@ -80,7 +80,7 @@ mod tests {
         let object = std::env::var_os("LB_BENCH_OBJECT");
         let object = PathBuf::from(object.expect("LB_BENCH_OBJECT is set by cargo xtask test"));
         let own = fs::read(&object).unwrap();
-        let profiles = node::with(&object, |node| {
+        let profiles = node::with(&object, Limits::default(), |node| {
             floor::prepare(node, 10)?;
             Ok([
                 profile_own(node, &own, "empty", "empty")?,

@@ -34,13 +34,40 @@ pub(super) const ROOM: u32 = maps::UNASSURED as u32 / 4;
 const PORT: u16 = 80;
 const TARGET: u16 = 8080;
 
+/// How names of ways end that lead to a small table.
+pub(super) const SMALL: &str = ", small table";
+
 /// The uplink whose frames leave by XDP_TX, as those of a NIC do.
 const UPLINK: &str = "up1";
 
 /// Has the node serve what the ways lead to, and opens their connections.
 pub(super) fn prepare(node: &mut Node) -> Result<Vec<Way>> {
-    let mut ways = Vec::new();
     // Flows that are alone are there before many fill the sets.
+    let mut ways = single(node)?;
+    let mut scene = Scene {
+        node,
+        ways: &mut ways,
+        family: Family::V4,
+        transport: Transport::Udp,
+        protocol: Protocol::Udp,
+        suffix: ", UDP".to_owned(),
+    };
+    scene.many()?;
+    Ok(ways)
+}
+
+/// As above, but only those of new flows, on a node whose table is small.
+pub(super) fn prepare_small(node: &mut Node) -> Result<Vec<Way>> {
+    let mut ways = single(node)?;
+    ways.retain(|way| way.is_new);
+    for way in &mut ways {
+        way.name.push_str(SMALL);
+    }
+    Ok(ways)
+}
+
+fn single(node: &mut Node) -> Result<Vec<Way>> {
+    let mut ways = Vec::new();
     for family in Family::ALL {
         let v6 = if family == Family::V6 { ", IPv6" } else { "" };
         for (transport, protocol) in [
@@ -67,15 +94,6 @@ pub(super) fn prepare(node: &mut Node) -> Result<Vec<Way>> {
             }
         }
     }
-    let mut scene = Scene {
-        node,
-        ways: &mut ways,
-        family: Family::V4,
-        transport: Transport::Udp,
-        protocol: Protocol::Udp,
-        suffix: ", UDP".to_owned(),
-    };
-    scene.many()?;
     Ok(ways)
 }
 
