@@ -10,6 +10,11 @@ use tokio::sync::mpsc::{Receiver, channel};
 use super::*;
 use crate::model::{ObjectName, Service, Slice};
 
+#[path = "folder_problem_tests.rs"]
+mod problems;
+#[path = "folder_whole_tests.rs"]
+mod whole;
+
 /// A folder that is followed, and what its source has said so far.
 struct Fixture {
     dir: TempDir,
@@ -164,6 +169,18 @@ fn documents(documents: &[String]) -> String {
     documents.join("---\n")
 }
 
+/// Makes it older than any that is still being written.
+fn age(path: &Path) {
+    let file = fs::File::options().append(true).open(path).unwrap();
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    file.set_modified(old).unwrap();
+}
+
+fn write_old(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    age(path);
+}
+
 #[tokio::test]
 async fn edits_and_removals() {
     let two = documents(&[service("web"), pod("web-1", "web", "10.1.0.1")]);
@@ -270,79 +287,6 @@ async fn a_half_written_file_changes_nothing() {
 }
 
 #[tokio::test]
-async fn garbage_is_one_line_each() {
-    let mut folder = Fixture::new(&[("good.yaml", &service("good"))]).await;
-    let before = folder.services.clone();
-    let bad_type = service("kiada").replace("spec:\n", "spec:\n  type: clusterIP\n");
-    for (name, content, expect) in [
-        (
-            "a.yaml",
-            &b"apiVersion: v1\nkind: Service\nmetadata: {name: [\n"[..],
-            "a.yaml, document 1: line 3: found unclosed bracket '[', accepted: a document that is whole",
-        ),
-        (
-            "b.yaml",
-            bad_type.as_bytes(),
-            "b.yaml, document 1: Service default/kiada: spec.type: found \"clusterIP\", accepted: ClusterIP, NodePort, LoadBalancer or ExternalName",
-        ),
-        (
-            "c.yaml",
-            service("c").replace("80", "70000").as_bytes(),
-            "c.yaml, document 1: Service default/c: spec.ports[0].port: found 70000, accepted: a port from 1 to 65535",
-        ),
-        (
-            "d.yaml",
-            service("My_Service").as_bytes(),
-            "d.yaml, document 1: Service: metadata.name: found \"My_Service\", accepted: a DNS label: at most 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
-        ),
-        (
-            "e.yaml",
-            &vec![0; 10_000_000],
-            "e.yaml: found a file of 10000000 bytes, accepted: at most 8388608 bytes",
-        ),
-        (
-            "f.yaml",
-            &vec![0; 1_000_000],
-            "f.yaml: found a zero byte at offset 0, accepted: UTF-8 text, YAML or JSON",
-        ),
-        ("h.yaml", service("good").as_bytes(), ""),
-    ] {
-        fs::write(folder.path(name), content).unwrap();
-        folder.until(|folder| folder.problems.len() == 1).await;
-        let expect = match expect {
-            "" => {
-                "h.yaml, document 1: Service default/good: metadata.name: found the same object as in good.yaml, document 1, accepted: one document for each object"
-            }
-            line => line,
-        };
-        assert_eq!(folder.problems, [expect]);
-        assert_eq!(folder.services, before);
-        fs::remove_file(folder.path(name)).unwrap();
-        folder.until(|folder| folder.problems.is_empty()).await;
-    }
-    let mixed = documents(&[service("x"), bad_type, service("z")]);
-    folder.write("mixed.yaml", &mixed);
-    folder
-        .until(|folder| folder.services.len() == 3 && folder.problems.len() == 1)
-        .await;
-    assert_eq!(folder.names(), ["default/good", "default/x", "default/z"]);
-}
-
-#[tokio::test]
-async fn an_object_that_turns_invalid_stays_as_it_was() {
-    let mut folder = Fixture::new(&[("web.yaml", &documents(&[service("a"), service("b")]))]).await;
-    let before = folder.services["default/a"].clone();
-    let broken = service("a").replace("80", "70000");
-    folder.write(
-        "web.yaml",
-        &documents(&[broken, service("b").replace("80", "81")]),
-    );
-    folder.until(|folder| folder.problems.len() == 1).await;
-    assert_eq!(folder.services["default/a"], before);
-    assert_eq!(folder.services["default/b"].ports[0].port.get(), 81);
-}
-
-#[tokio::test]
 async fn a_folder_that_vanishes_removes_nothing() {
     let mut folder = Fixture::new(&[("web.yaml", &service("a"))]).await;
     let moved = tempfile::tempdir().unwrap();
@@ -361,72 +305,6 @@ async fn a_folder_that_vanishes_removes_nothing() {
     assert_eq!((folder.names(), folder.removals), (vec!["default/a"], 0));
     folder.write("web.yaml", &service("b"));
     folder.until(|folder| folder.names() == ["default/b"]).await;
-}
-
-#[tokio::test]
-async fn errors_at_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.yaml"), service("a")).unwrap();
-    let absent = dir.path().join("absent");
-    let corrupt = dir.path().join("corrupt");
-    fs::write(&corrupt, "{").unwrap();
-    let base = options(dir.path());
-    let two = vec![
-        "10.0.0.0/24".parse().unwrap(),
-        "10.1.0.0/24".parse().unwrap(),
-    ];
-    for (options, expect) in [
-        (
-            FolderOptions {
-                dirs: Vec::new(),
-                ..base.clone()
-            },
-            "no folder of manifests is named".to_owned(),
-        ),
-        (
-            FolderOptions {
-                dirs: vec![absent.clone()],
-                ..base.clone()
-            },
-            format!(
-                "cannot read the manifests in {}: No such file or directory (os error 2)",
-                absent.display()
-            ),
-        ),
-        (
-            FolderOptions {
-                service_cidrs: two,
-                ..base.clone()
-            },
-            "there are two service CIDRs of one IP family; one of each is accepted".to_owned(),
-        ),
-        (
-            FolderOptions {
-                allocations: Some(corrupt.clone()),
-                ..base.clone()
-            },
-            format!(
-                "the allocations in {} are corrupt (EOF while parsing an object at line 1 column 1); restore the file, or remove it to allocate anew",
-                corrupt.display()
-            ),
-        ),
-        (
-            FolderOptions {
-                allocations: Some(absent.join("file")),
-                ..base
-            },
-            format!(
-                "cannot write the allocations to {}: No such file or directory (os error 2); name another file with --allocations",
-                absent.join("file").display()
-            ),
-        ),
-    ] {
-        let (sender, _receiver) = channel(16);
-        assert_eq!(
-            folder(options, sender).await.unwrap_err().to_string(),
-            expect
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -460,126 +338,6 @@ async fn agents_on_one_folder_agree() {
         .map(|port| port.node_port)
         .collect();
     assert_eq!((addresses.len(), ports.len()), (100, 100));
-}
-
-/// A source that is told nothing but what its test says, and whether all is
-/// told by now.
-struct Whole {
-    dir: TempDir,
-    changes: Receiver<Vec<Change>>,
-}
-
-impl Whole {
-    /// After the first scan, which must not be enough.
-    async fn new(prepare: impl FnOnce(&Path)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path());
-        let (sender, mut changes) = channel(16);
-        tokio::spawn(folder(options(dir.path()), sender));
-        let first = changes.recv().await.unwrap();
-        assert_eq!(first.last(), Some(&Change::Synced), "{first:?}");
-        Self { dir, changes }
-    }
-
-    async fn not_for(&mut self, time: Duration) {
-        let end = tokio::time::Instant::now() + time;
-        while let Ok(batch) = tokio::time::timeout_at(end, self.changes.recv()).await {
-            let batch = batch.expect("a running source");
-            assert!(!batch.contains(&Change::Whole), "{batch:?}");
-        }
-    }
-
-    /// How many Services are told of until it is whole.
-    async fn wait(&mut self) -> usize {
-        let mut services = 0;
-        loop {
-            let batch = tokio::time::timeout(Duration::from_secs(5), self.changes.recv());
-            let batch = batch.await.expect("to be whole").unwrap();
-            let added = |change: &&Change| matches!(change, Change::Service(_, Some(_)));
-            services += batch.iter().filter(added).count();
-            if let Some(place) = batch.iter().position(|change| *change == Change::Whole) {
-                assert_eq!(place, batch.len() - 1, "it comes last");
-                return services;
-            }
-        }
-    }
-}
-
-/// Makes it older than any that is still being written.
-fn age(path: &Path) {
-    let file = fs::File::options().append(true).open(path).unwrap();
-    let old = std::time::SystemTime::now() - Duration::from_secs(60);
-    file.set_modified(old).unwrap();
-}
-
-fn write_old(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    age(path);
-}
-
-#[tokio::test]
-async fn whole_only_when_every_document_was_read() {
-    let bad_port = service("bad").replace("port: 80", "port: 70000");
-    for bad in [&bad_port, "", " \n\n"] {
-        let mut source = Whole::new(|dir| {
-            write_old(&dir.join("good.yaml"), &service("good"));
-            write_old(&dir.join("bad.yaml"), bad);
-        })
-        .await;
-        source.not_for(Duration::from_millis(1500)).await;
-        fs::write(source.dir.path().join("bad.yaml"), service("bad")).unwrap();
-        assert_eq!(source.wait().await, 1, "{bad:?}");
-    }
-}
-
-#[tokio::test]
-async fn whole_at_once_for_files_that_are_old() {
-    let dir = tempfile::tempdir().unwrap();
-    write_old(&dir.path().join("good.yaml"), &service("good"));
-    let (sender, mut changes) = channel(16);
-    tokio::spawn(folder(options(dir.path()), sender));
-    let first = changes.recv().await.unwrap();
-    assert_eq!(
-        first[first.len() - 2..],
-        [Change::Synced, Change::Whole],
-        "{first:?}"
-    );
-}
-
-#[tokio::test]
-async fn whole_only_when_nobody_writes() {
-    use std::io::Write;
-    let two = documents(&[service("a"), service("b")]);
-    let (first, second) = two.split_at(service("a").len());
-
-    // It was written right before, and nobody will tell that it is done.
-    let mut source = Whole::new(|dir| fs::write(dir.join("web.yaml"), &two).unwrap()).await;
-    source.not_for(Duration::from_millis(500)).await;
-    assert_eq!(source.wait().await, 0);
-
-    // Somebody had begun to write it.
-    let mut file = None;
-    let mut source = Whole::new(|dir| {
-        let file = file.insert(fs::File::create(dir.join("web.yaml")).unwrap());
-        file.write_all(first.as_bytes()).unwrap();
-    })
-    .await;
-    let mut file = file.unwrap();
-    source.not_for(Duration::from_millis(300)).await;
-    file.write_all(second.as_bytes()).unwrap();
-    source.not_for(Duration::from_millis(2500)).await;
-    drop(file);
-    assert_eq!(source.wait().await, 1);
-
-    // One that is new is not told of yet.
-    let mut source = Whole::new(|dir| write_old(&dir.join("a.yaml"), "")).await;
-    let path = source.dir.path().join("b.yaml");
-    let mut file = fs::File::create(&path).unwrap();
-    file.write_all(service("b").as_bytes()).unwrap();
-    fs::write(source.dir.path().join("a.yaml"), service("a")).unwrap();
-    source.not_for(Duration::from_millis(1500)).await;
-    drop(file);
-    assert_eq!(source.wait().await, 1);
 }
 
 #[tokio::test]
@@ -619,36 +377,4 @@ async fn a_writer_who_pauses_is_waited_for() {
     let added = tokio::time::timeout(Duration::from_secs(5), folder.receive());
     added.await.expect("the Service of the link");
     assert_eq!(folder.names(), ["default/a", "default/b", "default/c"]);
-}
-
-#[tokio::test]
-async fn a_panic_is_an_error() {
-    let error = blocking(|| panic!("out of cheese")).await.map(|(): ()| ());
-    let line = error.unwrap_err().to_string();
-    assert!(
-        line.starts_with("looking at the manifests failed: ") && line.contains("out of cheese"),
-        "{line}"
-    );
-}
-
-#[tokio::test]
-async fn problems_of_one_file_are_limited() {
-    let bad: Vec<String> = (0..50)
-        .map(|index| service(&format!("s{index}")).replace("80", "70000"))
-        .collect();
-    let files = [
-        ("many.yaml", documents(&bad)),
-        ("twenty.yaml", documents(&bad[..20])),
-    ];
-    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
-    let folder = Fixture::new(&files).await;
-    let of = |file: &str| {
-        let lines = folder.problems.iter();
-        lines.filter(|line| line.starts_with(file)).count()
-    };
-    assert_eq!((of("many.yaml"), of("twenty.yaml")), (21, 20));
-    assert_eq!(
-        folder.problems[0],
-        "many.yaml: found 20 problems, which are listed, and 30 more, accepted: documents without any"
-    );
 }
