@@ -62,8 +62,8 @@ impl Table {
         Elements::open("ASSURED", map).map(Self::Hash)
     }
 
-    pub(super) fn sets(sets: &Map, elements: &Map) -> Result<Self, DataplaneError> {
-        Places::open(sets, elements).map(Self::Sets)
+    pub(super) fn sets(sets: &Map, members: &Map) -> Result<Self, DataplaneError> {
+        Places::open(sets, members).map(Self::Sets)
     }
 
     /// [`Step::places`] of a whole walk at most, as far as it is known.

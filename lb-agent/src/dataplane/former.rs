@@ -25,10 +25,10 @@ impl Former {
             let table = open("ASSURED", &path).map(Map::HashMap);
             (path, table.and_then(|map| Table::overflow(&map)))
         });
-        let sets = pins.other_sets().into_iter().map(|[sets, elements]| {
+        let sets = pins.other_sets().into_iter().map(|[sets, members]| {
             let table = open("SETS", &sets).and_then(|map| {
-                let elements = Map::Array(open("CONNECTIONS", &elements)?);
-                Table::sets(&Map::Array(map), &elements)
+                let members = Map::Array(open("CONNECTIONS", &members)?);
+                Table::sets(&Map::Array(map), &members)
             });
             (sets, table)
         });

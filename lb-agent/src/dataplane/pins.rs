@@ -80,12 +80,12 @@ impl Pins {
 
     /// The same of SETS and CONNECTIONS, which belong together.
     pub(super) fn other_sets(&self) -> Vec<[PathBuf; 2]> {
-        let Some(elements) = self.maps.iter().find(|map| map.name == "CONNECTIONS") else {
+        let Some(members) = self.maps.iter().find(|map| map.name == "CONNECTIONS") else {
             return Vec::new();
         };
         let both = self.other_sizes("SETS").into_iter().filter_map(|sets| {
-            let elements = self.sized(elements, room(&sets)?)?;
-            Some([sets, elements])
+            let members = self.sized(members, room(&sets)?)?;
+            Some([sets, members])
         });
         both.collect()
     }
