@@ -46,8 +46,8 @@ fn set_of(rig: &Rig, key: &Tuple) -> u32 {
     Place::of(key, &secret, sets::sets(2 * LEAST)).set
 }
 
-/// Assures as many connections of the set in which the line's own begins as may be;
-/// the keys of their clients' direction.
+/// Assures as many elements of the set in which the line's own begins as may be; their
+/// keys. Both may be those of one connection.
 pub(crate) fn crowd(line: &mut Line<'_>) -> Vec<Tuple> {
     let (own, own_key) = (line.client, line.forward_key());
     let set = set_of(line.rig, &own_key);
@@ -59,9 +59,11 @@ pub(crate) fn crowd(line: &mut Line<'_>) -> Vec<Tuple> {
             continue;
         }
         line.exchange(&HANDSHAKE);
-        if line.rig.tables.is_in_sets(&key) && line.rig.tables.is_in(Table::Assured, &key) {
-            keys.push(key);
-        }
+        let tables = &line.rig.tables;
+        keys.extend([key, line.reply_key()].into_iter().filter(|key| {
+            let is_kept = tables.is_in_sets(key) && tables.is_in(Table::Assured, key);
+            is_kept && set_of(line.rig, key) == set
+        }));
         if keys.len() == ASSURED {
             break;
         }
