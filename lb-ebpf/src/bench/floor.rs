@@ -5,6 +5,7 @@
 use aya_ebpf::{
     bindings::xdp_action::{XDP_PASS, XDP_TX},
     btf_maps::{Array, HashMap, LruHashMap},
+    helpers::bpf_redirect,
     macros::btf_map,
     programs::XdpContext,
 };
@@ -70,6 +71,15 @@ const UDP: u8 = 17;
 #[inline(always)]
 pub(crate) fn floor(context: &XdpContext) -> u32 {
     translate(context).map_or(XDP_PASS, |()| XDP_TX)
+}
+
+#[inline(always)]
+pub(crate) fn redirect(context: &XdpContext) -> u32 {
+    let Some(()) = translate(context) else {
+        return XDP_PASS;
+    };
+    // SAFETY: the helper takes any index.
+    unsafe { bpf_redirect(context.ingress_ifindex() as u32, 0) as u32 }
 }
 
 #[inline(always)]

@@ -46,6 +46,12 @@ fn floor(context: XdpContext) -> u32 {
     floor::floor(&context)
 }
 
+/// The same, but frames leave as the product has them leave by a veth.
+#[xdp(frags)]
+fn floor_redirect(context: XdpContext) -> u32 {
+    floor::redirect(&context)
+}
+
 #[xdp(frags)]
 fn replay_xdp(context: XdpContext) -> u32 {
     replay::xdp(&context);

@@ -2,6 +2,7 @@
 //! path, each next to what it replaces, in one run.
 
 mod control;
+mod floor;
 mod group;
 mod machine;
 mod measurement;

@@ -3,7 +3,7 @@
 use super::{Group, Measurement, Summary};
 
 /// What others are compared with, where it was measured.
-const BASES: [&str; 3] = [super::program::FLOOR, "plain", "nftables"];
+const BASES: [&str; 3] = [super::floor::NAME, "plain", "nftables"];
 
 /// Lines of cells, the head first: a row for each variant, a column for each
 /// number of Services, then ratios to the bases at each number, and of the

@@ -1,7 +1,6 @@
 //! Each way through the pipeline by itself: nanoseconds per packet by
 //! BPF_PROG_TEST_RUN, next to a program that does the least.
 
-mod floor;
 mod node;
 mod profile;
 mod ways;
@@ -10,12 +9,9 @@ use anyhow::Result;
 use lb_agent::connections::Limits;
 
 use self::{node::Node, ways::Way};
-use super::{Measurement, Options, Part, Progress, Unit};
+use super::{Measurement, Options, Part, Progress, Unit, floor};
 
 pub(crate) use self::profile::profile;
-
-/// What everything is compared with.
-pub(crate) const FLOOR: &str = "floor program";
 
 pub(crate) const EXPLANATION: &str = "\
 By `BPF_PROG_TEST_RUN`: nanoseconds for each packet, gross, so that an empty program\n\
@@ -55,7 +51,7 @@ pub(crate) fn run(options: &Options, progress: &mut Progress) -> Result<Vec<Meas
         node::with(&options.object, limits, |node| {
             node.fill(SERVICES)?;
             let ways = prepare(node)?;
-            floor::prepare(node, SERVICES)?;
+            floor::enter(node.own(), &ways::FLOOR, SERVICES)?;
             let mut all = Vec::new();
             for repetition in 1..=effort.repetitions {
                 progress.step(&format!("round {repetition}"));
@@ -81,7 +77,7 @@ fn take(node: &mut Node, ways: &[Way], effort: &Effort, all: &mut Vec<Measuremen
         ["empty", "floor"].map(|name| node.replay_own(name, &ways::floor(), effort.packets));
     // What it takes to hand over a frame as it was is none of the programs'.
     let replay = (replayed? - empty).max(0.0);
-    let mut samples = vec![("empty program", empty), (FLOOR, floor? - replay)];
+    let mut samples = vec![("empty program", empty), (floor::NAME, floor? - replay)];
     for way in ways {
         node.settle()?;
         let packets = if way.is_new {

@@ -8,12 +8,12 @@ use lb_agent::{connections::Limits, dataplane::Dataplane};
 use lb_common::Hook;
 
 use super::{
-    FLOOR, SERVICES, floor,
+    SERVICES,
     node::{self, Node},
     ways::{self, Way},
 };
 use crate::bench::{
-    Progress,
+    Progress, floor,
     profile::{Counted, Profile},
 };
 
@@ -25,11 +25,11 @@ pub(crate) fn profile(object: &Path, progress: &mut Progress) -> Result<Vec<Prof
     node::with(object, Limits::default(), |node| {
         node.fill(SERVICES)?;
         let ways = ways::prepare(node)?;
-        floor::prepare(node, SERVICES)?;
+        floor::enter(node.own(), &ways::FLOOR, SERVICES)?;
         progress.part("profile", ways.len() as u64);
         let mut profiles = vec![
             profile_own(node, &own, "empty", "empty program")?,
-            profile_own(node, &own, "floor", FLOOR)?,
+            profile_own(node, &own, "floor", floor::NAME)?,
         ];
         let mut programs: BTreeMap<&str, Counted> = BTreeMap::new();
         for hook in [Hook::Xdp, Hook::TcIngress, Hook::TcEgress] {
@@ -81,7 +81,7 @@ mod tests {
         let object = PathBuf::from(object.expect("LB_BENCH_OBJECT is set by cargo xtask test"));
         let own = fs::read(&object).unwrap();
         let profiles = node::with(&object, Limits::default(), |node| {
-            floor::prepare(node, 10)?;
+            floor::enter(node.own(), &ways::FLOOR, 10)?;
             Ok([
                 profile_own(node, &own, "empty", "empty")?,
                 profile_own(node, &own, "floor", "floor")?,

@@ -1,6 +1,6 @@
 //! The ways through the pipeline that are measured.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use anyhow::Result;
 use lb_agent::model::Protocol;
@@ -8,11 +8,12 @@ use lb_common::{Hook, Verdict, maps};
 
 use super::node::{ELSEWHERE, HEAD, Node, Template};
 use crate::{
+    bench::floor::Established,
     lab::Family,
     packet::{
         Place, at,
         frame::{ACK, Frame, SYN, Transport},
-        wiring::{CLIENT, FORBIDDEN, NODE, NODE1, POD, POD1, REMOTE1, inner, outer},
+        wiring::{CLIENT, FORBIDDEN, NODE, NODE1, POD, POD1, REMOTE, REMOTE1, inner, outer},
     },
 };
 
@@ -301,14 +302,18 @@ const fn forwarded(interface: &'static str, origin: &'static str) -> Place {
     }
 }
 
-/// The frame that the floor program translates.
+/// What the floor program translates.
+pub(super) const FLOOR: Established = Established {
+    client: SocketAddrV4::new(CLIENT.v4, 40_000),
+    frontend: SocketAddrV4::new(NODE.v4, PORT),
+    backend: SocketAddrV4::new(REMOTE.v4, TARGET),
+    next_hop: [2, 0, 0, 0, 1, 2],
+};
+
+/// A frame of that.
 pub(super) fn floor() -> Template {
-    let client = CLIENT.get(Family::V4);
-    let mut frame = Frame::new(
-        Transport::Udp,
-        SocketAddr::new(client, 40_000),
-        SocketAddr::new(NODE.get(Family::V4), PORT),
-    );
+    let (client, frontend) = (FLOOR.client.into(), FLOOR.frontend.into());
+    let mut frame = Frame::new(Transport::Udp, client, frontend);
     frame.payload = vec![0x5a; HEAD - 42];
     let mut head = [0; HEAD];
     head.copy_from_slice(&frame.bytes()[..HEAD]);

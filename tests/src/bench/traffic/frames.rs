@@ -11,7 +11,10 @@ use aya::{
 use nix::net::if_::if_nametoindex;
 
 use super::clock::Clock;
-use crate::lab::Entrance;
+use crate::{
+    bench::floor::{self, Established},
+    lab::Entrance,
+};
 
 /// As in the object.
 const MARK: &[u8] = b"lb!?";
@@ -36,6 +39,14 @@ pub(super) struct Flow {
 pub(super) struct Generator {
     ebpf: Ebpf,
     frame: Vec<u8>,
+}
+
+/// The floor program at an interface, out of which frames leave as they do on the way
+/// of the product: by redirect.
+#[derive(Debug)]
+pub(super) struct Floor {
+    ebpf: Ebpf,
+    _link: XdpLinkId,
 }
 
 /// Counts and drops them when they come back to it.
@@ -98,17 +109,23 @@ impl Generator {
     }
 }
 
+impl Floor {
+    /// In the namespace of the calling thread.
+    pub(super) fn attach(object: &Path, interface: &str) -> Result<Self> {
+        let (ebpf, link) = attach(object, "floor_redirect", interface)?;
+        Ok(Self { ebpf, _link: link })
+    }
+
+    /// Has it translate this flow, among so many Services.
+    pub(super) fn serve(&mut self, flow: &Established, services: usize) -> Result<()> {
+        floor::enter(&mut self.ebpf, flow, u32::try_from(services)?)
+    }
+}
+
 impl Sink {
     /// In the namespace of the calling thread.
     pub(super) fn attach(object: &Path, interface: &str) -> Result<Self> {
-        let mut ebpf = EbpfLoader::new()
-            .load_file(object)
-            .with_context(|| object.display().to_string())?;
-        let sink = program(&mut ebpf, "sink")?;
-        sink.load()?;
-        let link = sink
-            .attach(interface, XdpMode::Driver)
-            .with_context(|| format!("attaching the sink to {interface}"))?;
+        let (ebpf, link) = attach(object, "sink", interface)?;
         Ok(Self { ebpf, _link: link })
     }
 
@@ -160,6 +177,18 @@ impl Flow {
         let _ = builder.write(&mut frame, &payload);
         frame
     }
+}
+
+fn attach(object: &Path, name: &str, interface: &str) -> Result<(Ebpf, XdpLinkId)> {
+    let mut ebpf = EbpfLoader::new()
+        .load_file(object)
+        .with_context(|| object.display().to_string())?;
+    let program = program(&mut ebpf, name)?;
+    program.load()?;
+    let link = program
+        .attach(interface, XdpMode::Driver)
+        .with_context(|| format!("attaching {name} to {interface}"))?;
+    Ok((ebpf, link))
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {

@@ -10,7 +10,7 @@ use super::{
     stream,
     tcp::{self, Done},
     udp,
-    variant::Variant,
+    variant::{Kind, Variant},
 };
 use crate::bench::{Progress, Unit};
 
@@ -76,6 +76,7 @@ impl Load {
     /// What a variant is called here, if it is measured.
     pub(super) fn of(self, variant: &Variant) -> Option<&'static str> {
         match self {
+            Self::NewFlows if matches!(variant.kind, Kind::Floor) => None,
             Self::Established | Self::NewFlows => variant.nic,
             Self::Datagrams(place) | Self::Connects(place) | Self::Exchanges(place) => {
                 match place {

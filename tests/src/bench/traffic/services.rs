@@ -10,6 +10,8 @@ use crate::lab::Protocol;
 pub(super) const POD_CIDR: &str = "10.244.0.0/16";
 /// Of every Service.
 pub(super) const PORT: u16 = 80;
+/// Of the established flow from outside.
+pub(super) const CLIENT_PORT: u16 = 40_000;
 /// Of every endpoint.
 pub(super) const TARGET_PORT: u16 = 8080;
 /// Of the Service with one endpoint, which iperf3 needs, and of that endpoint.

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     frames::{Flow, Generator, Sink},
-    services::{Backends, EXTERNAL_IP, PORT, STREAM_PORT, Service, TARGET_PORT},
+    services::{Backends, CLIENT_PORT, EXTERNAL_IP, PORT, STREAM_PORT, Service, TARGET_PORT},
     stream,
     udp::{Receivers, connected},
     variant::{Balancer, Kind, NODE, Variant},
@@ -20,8 +20,6 @@ use super::{
 use crate::lab::{Entrance, Family, Lab, LabOptions, Pod, Process, mac};
 
 const OTHER_NODE: u8 = 2;
-/// Of the outside client's established connection.
-const CLIENT_PORT: u16 = 40_000;
 /// Of new flows; the last two bytes vary.
 const CLIENTS: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 0);
 
@@ -69,7 +67,7 @@ impl Site {
         ])?;
         let server = stream::server(&near[0].netns)?;
         let frontends = Frontends::of_endpoints(&near, &far);
-        let balancer = Balancer::start(&variant.kind, &lab)?;
+        let balancer = Balancer::start(&variant.kind, &lab, object)?;
         let mut site = Self {
             generators: None,
             _server: server,
@@ -114,8 +112,9 @@ impl Site {
         Ok(())
     }
 
+    /// Whether clients that expect an answer address an endpoint.
     fn has_no_services(&self) -> bool {
-        matches!(self.variant.kind, Kind::Wire | Kind::Plain)
+        matches!(self.variant.kind, Kind::Wire | Kind::Plain | Kind::Floor)
     }
 
     pub(super) fn frontends(&self) -> Frontends {
@@ -166,10 +165,9 @@ impl Site {
 
     fn load(&self, object: &Path) -> Result<Generators> {
         // The external IP is the same at each number of Services.
-        let frontends = if self.has_no_services() {
-            self.frontends
-        } else {
-            Frontends::of_services(0)
+        let frontends = match self.variant.kind {
+            Kind::Wire | Kind::Plain => self.frontends,
+            _ => Frontends::of_services(0),
         };
         let IpAddr::V4(destination) = frontends.far.ip() else {
             anyhow::bail!("{} is not IPv4", frontends.far);

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    net::{IpAddr, SocketAddrV4},
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,10 +14,14 @@ use lb_common::{Verdict, verdict::Class};
 use serde_json::Value;
 
 use super::{
+    frames::Floor,
     iptables, nft,
-    services::{MEASURED, Service, manifests},
+    services::{CLIENT_PORT, EXTERNAL_IP, MEASURED, PORT, Service, TARGET_PORT, manifests},
 };
-use crate::lab::{AgentProcess, Lab, Process};
+use crate::{
+    bench::floor::{self, Established},
+    lab::{AgentProcess, Family, Lab, Process, mac},
+};
 
 /// The node that is measured.
 pub(super) const NODE: u8 = 1;
@@ -43,6 +48,8 @@ pub(super) enum Kind {
     Wire,
     /// No Services: the endpoint is addressed.
     Plain,
+    /// One program at the uplink, for one flow.
+    Floor,
     Nftables,
     Iptables,
     /// Arguments of the agent.
@@ -71,6 +78,12 @@ pub(super) fn variants(peer: Option<&str>) -> Vec<Variant> {
             pod: None,
             node: None,
         },
+        Variant {
+            kind: Kind::Floor,
+            nic: Some(floor::NAME),
+            pod: None,
+            node: None,
+        },
         same(Kind::Plain, "plain"),
         same(Kind::Nftables, "nftables"),
         same(Kind::Iptables, "iptables"),
@@ -95,6 +108,7 @@ pub(super) fn variants(peer: Option<&str>) -> Vec<Variant> {
 #[derive(Debug)]
 pub(super) enum Balancer {
     Plain,
+    Floor(Floor),
     Nftables,
     Iptables,
     Ours(AgentProcess),
@@ -103,11 +117,12 @@ pub(super) enum Balancer {
 }
 
 impl Balancer {
-    pub(super) fn start(kind: &Kind, lab: &Lab) -> Result<Self> {
+    pub(super) fn start(kind: &Kind, lab: &Lab, object: &Path) -> Result<Self> {
         let folder = manifests_of(lab);
         fs::create_dir_all(&folder)?;
         Ok(match kind {
             Kind::Wire | Kind::Plain => Self::Plain,
+            Kind::Floor => Self::Floor(lab.node(NODE).netns.run(|| Floor::attach(object, "eth0"))?),
             Kind::Nftables => Self::Nftables,
             Kind::Iptables => Self::Iptables,
             Kind::Ours(more) => {
@@ -135,6 +150,7 @@ impl Balancer {
         let node = &lab.node(NODE);
         match self {
             Self::Plain => Ok(()),
+            Self::Floor(floor) => floor.serve(&flow(lab, services)?, services.len()),
             Self::Nftables => node.netns.nft(&nft::ruleset(services, node.addresses.v4)),
             Self::Iptables => node.netns.feed(
                 "iptables-legacy-restore",
@@ -188,6 +204,22 @@ impl Balancer {
             .map(|(hook, counts)| (hook.clone(), sum(counts)))
             .collect())
     }
+}
+
+/// The established one from outside.
+fn flow(lab: &Lab, services: &[Service]) -> Result<Established> {
+    let IpAddr::V4(client) = lab.client().address(Family::V4) else {
+        bail!("the client has no address");
+    };
+    let exposed = services.iter().find(|one| one.external_ip.is_some());
+    let endpoint = exposed.and_then(|service| service.endpoints.first());
+    let backend = endpoint.context("no endpoint for what comes from outside")?;
+    Ok(Established {
+        client: SocketAddrV4::new(client, CLIENT_PORT),
+        frontend: SocketAddrV4::new(EXTERNAL_IP, PORT),
+        backend: SocketAddrV4::new(backend.address, TARGET_PORT),
+        next_hop: mac(&lab.router().netns, &lab.node(NODE).name)?,
+    })
 }
 
 fn manifests_of(lab: &Lab) -> PathBuf {

@@ -1,0 +1,93 @@
+//! What the floor program's maps hold.
+
+use std::net::SocketAddrV4;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap},
+};
+use bytemuck::{Pod, Zeroable};
+
+/// What it is called, and all else compared with.
+pub(super) const NAME: &str = "floor program";
+
+/// A flow of UDP that it translates.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Established {
+    pub(super) client: SocketAddrV4,
+    pub(super) frontend: SocketAddrV4,
+    pub(super) backend: SocketAddrV4,
+    /// Hardware address of the next hop.
+    pub(super) next_hop: [u8; 6],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Frontend {
+    address: u32,
+    port: u16,
+    protocol: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Flow {
+    source: u32,
+    destination: u32,
+    source_port: u16,
+    destination_port: u16,
+    protocol: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Backend {
+    address: u32,
+    port: u16,
+    mac: [u8; 6],
+}
+
+// SAFETY: plain numbers without padding.
+unsafe impl aya::Pod for Frontend {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Flow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Backend {}
+
+const UDP: u8 = 17;
+/// Which backend is that of the flow; any would do.
+const BACKEND: u32 = 7;
+
+/// Enters the flow, among as many other frontends as there are Services.
+pub(super) fn enter(ebpf: &mut Ebpf, flow: &Established, services: u32) -> Result<()> {
+    let map = ebpf.map_mut("FLOOR_FRONTENDS").context("FLOOR_FRONTENDS")?;
+    let mut frontends: HashMap<_, Frontend, u32> = map.try_into()?;
+    let frontend = |address: u32, port: u16| Frontend {
+        address: address.to_be(),
+        port: port.to_be(),
+        protocol: UDP.into(),
+    };
+    for number in 0..services {
+        frontends.insert(frontend((21 << 24) + number, 80), number, 0)?;
+    }
+    let own = frontend(flow.frontend.ip().to_bits(), flow.frontend.port());
+    frontends.insert(own, 0, 0)?;
+    let map = ebpf.map_mut("FLOOR_FLOWS").context("FLOOR_FLOWS")?;
+    let key = Flow {
+        source: flow.client.ip().to_bits().to_be(),
+        destination: own.address,
+        source_port: flow.client.port().to_be(),
+        destination_port: own.port,
+        protocol: UDP.into(),
+    };
+    HashMap::try_from(map)?.insert(key, BACKEND, 0)?;
+    let map = ebpf.map_mut("FLOOR_BACKENDS").context("FLOOR_BACKENDS")?;
+    let backend = Backend {
+        address: flow.backend.ip().to_bits().to_be(),
+        port: flow.backend.port().to_be(),
+        mac: flow.next_hop,
+    };
+    Array::try_from(map)?.set(BACKEND, backend, 0)?;
+    Ok(())
+}
