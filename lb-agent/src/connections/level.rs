@@ -61,6 +61,12 @@ impl Level {
         self.warns
     }
 
+    /// Whether the reason to warn is over, but not for long.
+    #[must_use]
+    pub fn has_calmed(&self) -> bool {
+        self.warns && self.calm.is_some()
+    }
+
     #[must_use]
     pub fn count(&self) -> u64 {
         self.samples.back().map_or(0, |&(_, count)| count)
@@ -160,9 +166,12 @@ mod tests {
             assert_eq!(hold(&mut level, 48_100, 10), [true]);
         }
         assert_eq!(hold(&mut level, 45_000, 300), [true]);
+        assert!(!level.has_calmed());
         assert_eq!(hold(&mut level, 40_000, 59), [true]);
+        assert!(level.has_calmed());
         assert_eq!(hold(&mut level, 45_000, 30), [true]);
         assert_eq!(hold(&mut level, 40_000, 300), [true, false]);
+        assert!(!level.has_calmed());
     }
 
     #[test]
