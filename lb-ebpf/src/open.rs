@@ -13,7 +13,7 @@ use crate::{
     family::Family,
     fragments,
     headers::{Headers, UDP},
-    hop, interfaces, networks,
+    hop, interfaces, known, networks,
     packet::{Outcome, Packet, Step},
     pipeline::Way,
     plan::{plan_hairpin, plan_node, plan_shortcut, plan_through},
@@ -173,7 +173,12 @@ fn miss<P: Packet, F: Family>(
     }
     discard_old(work)?;
     // A backend that left its Service may have connections from there.
-    if tuple.protocol != UDP && enters_here(packet, tuple) && is_claimed(work, &tuple.reverse()) {
+    let replies = &tuple.reverse();
+    if tuple.protocol != UDP
+        && known::may_hold(replies.check())
+        && enters_here(packet, tuple)
+        && is_claimed(work, replies)
+    {
         return Ok(plan_direct::<P>(tuple, work));
     }
     Err(reject_service::<P, F>(packet, tuple))
