@@ -67,12 +67,8 @@ impl Dataplane {
     /// earlier ones did meanwhile.
     pub(super) fn settle_connections(&mut self) {
         self.copy_connections();
-        let has_copied = !self.connections.former.is_empty();
-        if has_copied || self.connections.miscounted {
-            match self.recount_holdings() {
-                Ok(()) => self.connections.miscounted = false,
-                Err(error) => tracing::warn!(%error, "connections of Services not counted"),
-            }
+        if !self.connections.former.is_empty() {
+            self.recount_holdings();
         }
         self.connections.former = Former {
             copied: true,

@@ -18,9 +18,18 @@ impl Dataplane {
         }
     }
 
-    /// Counts anew what the programs count. Connections that begin or end in
-    /// between make it wrong by as many.
-    pub(super) fn recount_holdings(&mut self) -> Result<(), DataplaneError> {
+    /// Counts anew what the programs count, and has agents to come believe it, or
+    /// not if it fails.
+    pub(super) fn recount_holdings(&mut self) {
+        if let Err(error) = self.try_recount() {
+            tracing::warn!(%error, "connections of Services not counted");
+            self.pins.discard("HOLDINGS");
+            self.connections.miscounted = true;
+        }
+    }
+
+    /// Connections that begin or end in between make it wrong by as many.
+    fn try_recount(&mut self) -> Result<(), DataplaneError> {
         let mut counts: HashMap<u32, u64> = HashMap::new();
         let tables = self.connection_table()?;
         for table in [tables.overflow, tables.sets] {
@@ -42,6 +51,16 @@ impl Dataplane {
                 };
                 holdings.insert(service, record, 0).map_err(failed)?;
             }
+        }
+        if self.connections.miscounted {
+            let pinned = self.connections.holdings.pin(self.pins.of("HOLDINGS"));
+            pinned.map_err(|error| {
+                failed(MapError::PinError {
+                    name: Some("HOLDINGS".to_owned()),
+                    error,
+                })
+            })?;
+            self.connections.miscounted = false;
         }
         Ok(())
     }

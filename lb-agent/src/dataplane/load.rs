@@ -32,10 +32,17 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
     let are_there = ["ASSURED", "SETS", "HOLDINGS"].map(|name| pins.of(name).exists());
     let [has_overflow, has_sets, _] = are_there;
     let former = Former::find(&pins);
+    // What the former hold is counted when it is taken along.
+    let miscounted = former.is_empty() && are_there.contains(&true) && are_there.contains(&false);
+    if miscounted {
+        pins.discard("HOLDINGS");
+    }
 
     let mut loader = loader(options.trace_packets);
     for map in &pins.maps {
-        loader.map_pin_path(map.name, pins.path(map));
+        if map.name != "HOLDINGS" || !miscounted {
+            loader.map_pin_path(map.name, pins.path(map));
+        }
         loader.map_max_entries(map.name, map.max_entries);
         if map.name == "SETS" {
             loader.override_global("CONNECTION_SETS", &map.max_entries, true);
@@ -87,7 +94,7 @@ pub(super) fn open(options: &Options) -> Result<Dataplane, DataplaneError> {
             holdings: take_map(&mut ebpf, "HOLDINGS")?,
             known: Arc::new(known),
             former,
-            miscounted: are_there != [true; 3],
+            miscounted,
         },
         attachments: Attachments::new(&options.bpffs, options.xdp, options.tc),
         pins,

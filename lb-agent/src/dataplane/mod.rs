@@ -142,7 +142,7 @@ struct Connections {
     known: Arc<Known>,
     /// Tables of other sizes, in use until programs of this agent are attached.
     former: Former,
-    /// The holdings are not those of the connections.
+    /// The holdings are not those of the connections, and so not pinned.
     miscounted: bool,
 }
 
@@ -173,6 +173,10 @@ impl Dataplane {
         errors.extend(self.attachments.sync(&mut self.ebpf, &framed));
         let runs = |this: &Self, interface: &_| this.attachments.runs_xdp(interface);
         errors.extend(self.write_interfaces(&framed, runs, Self::is_peer));
+        // Programs of before that could not be replaced make it wrong by what they do.
+        if self.connections.miscounted {
+            self.recount_holdings();
+        }
         errors
     }
 

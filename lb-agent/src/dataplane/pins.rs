@@ -122,6 +122,14 @@ impl Pins {
         }
     }
 
+    /// Unpins the map, if it is pinned.
+    pub(super) fn discard(&self, name: &str) {
+        let path = self.of(name);
+        if path.exists() {
+            discard(&path);
+        }
+    }
+
     fn linked(&self) -> impl Iterator<Item = &Map> {
         let all = self.maps.iter();
         all.filter(|map| LINKED.contains(&map.name))

@@ -3,8 +3,7 @@
 
 use lb_agent::{
     connections::Timeouts,
-    dataplane::{Collector, Dataplane, Options, TcModeOption, XdpModeOption},
-    shortcut::ShortcutOption,
+    dataplane::{Collector, XdpModeOption},
 };
 use lb_common::{Tuple, Verdict};
 use lb_tests::lab::{Family, Pair, Protocol};
@@ -113,22 +112,8 @@ fn only_what_may_be_there_is_looked_for() {
 fn connections_of_before_are_looked_for() {
     let mut rig = Rig::new(XdpModeOption::Off);
     let opened = open(&mut rig);
-    let maps = std::fs::read_dir(rig.pins().join("maps")).unwrap();
-    let mut paths = maps.map(|file| file.unwrap().path());
-    let is_it = |path: &std::path::Path| {
-        let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("KNOWN_")
-    };
-    std::fs::remove_file(paths.find(|path| is_it(path)).unwrap()).unwrap();
-    let options = Options {
-        bpffs: rig.pins(),
-        xdp: XdpModeOption::Off,
-        tc: TcModeOption::Auto,
-        connections: lb_agent::connections::Settings::default(),
-        shortcut: ShortcutOption::Never,
-        trace_packets: false,
-    };
-    let next = rig.netns().run(|| Dataplane::open(&options)).unwrap();
+    rig.unpin("KNOWN");
+    let (next, _) = rig.beside();
     rig.replace_dataplane(next);
     assert_all_follow(&mut rig, &opened);
 }

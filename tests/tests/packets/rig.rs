@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     thread,
@@ -344,6 +345,17 @@ impl Rig {
 
     pub(crate) fn dataplane(&mut self) -> &mut Dataplane {
         &mut self.dataplane
+    }
+
+    /// Takes a map away from agents to come.
+    pub(crate) fn unpin(&self, map: &str) {
+        let is_it = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with(&format!("{map}_"))
+        };
+        let maps = fs::read_dir(self.pins().join("maps")).unwrap();
+        let mut paths = maps.map(|file| file.unwrap().path());
+        fs::remove_file(paths.find(is_it).unwrap()).unwrap();
     }
 
     /// The folder of its pins.

@@ -186,3 +186,22 @@ fn a_quota_is_for_one_service() {
         }
     }
 }
+
+/// Whoever lost connections may have been killed before it counted what is left.
+#[test]
+fn connections_that_an_agent_lost_are_counted_by_none() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    let mut line = Line::new(&mut rig, &INWARD, Family::V4, Protocol::Tcp);
+    line.exchange(&HANDSHAKE);
+    let key = line.forward_key();
+    let service = rig.tables.find(&key).unwrap().1.service;
+    assert_eq!(rig.tables.holdings(service).connections, 1);
+
+    rig.unpin("SETS");
+    drop(rig.beside());
+    let (mut next, _) = rig.beside();
+    next.sync_interfaces(&[]);
+    rig.replace_dataplane(next);
+    assert!(rig.tables.find(&key).is_none());
+    assert_eq!(rig.tables.holdings(service).connections, 0);
+}
