@@ -188,9 +188,7 @@ impl Agent {
             let when = match level.full_in() {
                 Some(Duration::ZERO) => ", full".to_owned(),
                 Some(left) => format!(", full in {} s if it goes on like this", left.as_secs()),
-                None if level.has_calmed() => {
-                    ", full or soon to be until less than a minute ago".to_owned()
-                }
+                None if level.has_calmed() => ", with room again for less than a minute".to_owned(),
                 None => String::new(),
             };
             let (count, limit) = (level.count(), level.limit());

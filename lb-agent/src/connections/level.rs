@@ -61,7 +61,7 @@ impl Level {
         self.warns
     }
 
-    /// Whether the reason to warn is over, but not for long.
+    /// Whether there is room again, but not for long.
     #[must_use]
     pub fn has_calmed(&self) -> bool {
         self.warns && self.calm.is_some()
