@@ -19,7 +19,7 @@ use lb_tests::lab::{AgentProcess, Lab, LabOptions, agent_binary};
 use serde_json::Value;
 
 /// From a change to what follows from it.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(4);
 
 const DROPS: &str = "add table ip guard
 add chain ip guard pods { type filter hook forward priority 0; policy accept; }

@@ -181,16 +181,16 @@ fn udp_whose_backend_is_retired_lasts_as_long_as_without_an_answer() {
 /// A walk goes on where it stopped, and ends.
 #[test]
 fn walks_collect_all_that_is_over() {
-    const ALL: u16 = 12_000;
+    // In the sets few enough that none of them has to make room.
+    const ALL: [(u32, u8, u16); 2] = [(OVERFLOW, TCP, 12_000), (SETS, SCTP, 3_000)];
     let mut held = held();
-    for table in [OVERFLOW, SETS] {
-        for number in 0..ALL {
+    for (table, protocol, count) in ALL {
+        for number in 0..count {
             let (state, seconds) = match number % 3 {
                 0 => (State::Open, 0),
                 1 => (State::Open, 433_000),
                 _ => (State::Aborted, 60),
             };
-            let protocol = if table == OVERFLOW { TCP } else { SCTP };
             let (key, connection) = held.connection(protocol, number, state, seconds);
             held.enter(table, &key, &connection);
         }
@@ -211,30 +211,33 @@ fn walks_collect_all_that_is_over() {
     }
     // All within the shortest timeout, and one more for what one step is too many.
     assert!((2..=4).contains(&ticks.len()), "{ticks:?}");
-    let third = u64::from(ALL) / 3;
-    let expect: BTreeMap<_, _> = [TCP, SCTP]
+    let expect: BTreeMap<_, _> = ALL
         .into_iter()
-        .flat_map(|protocol| [State::Open, State::Aborted].map(|state| ((protocol, state), third)))
+        .flat_map(|(_, protocol, count)| {
+            let third = u64::from(count) / 3;
+            [State::Open, State::Aborted].map(|state| ((protocol, state), third))
+        })
         .collect();
     assert_eq!(collected, expect);
-    assert_eq!(ticks.last().unwrap().unassured, Some(u64::from(ALL)));
-    for table in [OVERFLOW, SETS] {
-        assert_eq!(held.elements(table), usize::from(ALL) / 3 * 2);
+    let [assured, unassured] = ALL.map(|(_, _, count)| u64::from(count));
+    assert_eq!(ticks.last().unwrap().unassured, Some(unassured));
+    for (table, _, count) in ALL {
+        assert_eq!(held.elements(table), usize::from(count) / 3 * 2);
     }
-    assert_eq!(held.held(SERVICE), third);
+    assert_eq!(held.held(SERVICE), assured / 3);
 
     let mut again = Tick::default();
     while again.unassured.is_none() {
         again = collector.tick().unwrap();
         assert_eq!(again.collected, BTreeMap::new());
     }
-    assert_eq!(again.unassured, Some(third));
+    assert_eq!(again.unassured, Some(unassured / 3));
     let services: Vec<_> = again
         .holdings
         .iter()
         .map(|(s, h)| (*s, h.connections))
         .collect();
-    assert_eq!(services, [(SERVICE, third)]);
+    assert_eq!(services, [(SERVICE, assured / 3)]);
 }
 
 /// Some program is about to remove it, unless it failed.

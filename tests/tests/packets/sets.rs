@@ -215,7 +215,6 @@ fn what_is_entered_past_the_programs_leaves_no_strays() {
         source_port: own.source_port.swap_bytes(),
         ..own
     };
-    assert_ne!(set_of(line.rig, &elsewhere), set_of(line.rig, &own));
 
     let assured = |line: &Line<'_>| line.rig.tables.keys(Table::Assured);
     line.rig
