@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod collection;
 pub mod connection;
 pub mod crc32c;
+pub mod floor;
 pub mod known;
 mod layout;
 pub mod lifecycle;

@@ -9,30 +9,10 @@ use aya_ebpf::{
     macros::btf_map,
     programs::XdpContext,
 };
-use lb_common::checksum::Delta;
-
-#[repr(C)]
-pub(crate) struct Frontend {
-    address: u32,
-    port: u16,
-    protocol: u16,
-}
-
-#[repr(C)]
-pub(crate) struct Flow {
-    source: u32,
-    destination: u32,
-    source_port: u16,
-    destination_port: u16,
-    protocol: u32,
-}
-
-#[repr(C)]
-pub(crate) struct Backend {
-    address: u32,
-    port: u16,
-    mac: [u16; 3],
-}
+use lb_common::{
+    checksum::Delta,
+    floor::{Backend, Flow, Frontend},
+};
 
 #[btf_map]
 static FLOOR_FRONTENDS: HashMap<Frontend, u32, 16_384> = HashMap::new();
@@ -100,7 +80,7 @@ fn translate(context: &XdpContext) -> Option<()> {
         protocol: UDP.into(),
     };
     // SAFETY: nobody writes the map while the programs are measured.
-    unsafe { FLOOR_FRONTENDS.get(&frontend) }?;
+    unsafe { FLOOR_FRONTENDS.get(frontend) }?;
     let flow = Flow {
         source: headers.source,
         destination: headers.destination,
@@ -109,7 +89,7 @@ fn translate(context: &XdpContext) -> Option<()> {
         protocol: UDP.into(),
     };
     // SAFETY: as above.
-    let backend = FLOOR_BACKENDS.get(*unsafe { FLOOR_FLOWS.get(&flow) }?)?;
+    let backend = FLOOR_BACKENDS.get(*unsafe { FLOOR_FLOWS.get(flow) }?)?;
     let address = Delta::new().long(headers.destination, backend.address);
     headers.checksum = address.apply(headers.checksum);
     headers.udp_checksum = address

@@ -7,7 +7,7 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap},
 };
-use bytemuck::{Pod, Zeroable};
+use lb_common::floor::{Backend, Flow, Frontend};
 
 /// What it is called, and all else compared with.
 pub(super) const NAME: &str = "floor program";
@@ -21,39 +21,6 @@ pub(super) struct Established {
     /// Hardware address of the next hop.
     pub(super) next_hop: [u8; 6],
 }
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Frontend {
-    address: u32,
-    port: u16,
-    protocol: u16,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Flow {
-    source: u32,
-    destination: u32,
-    source_port: u16,
-    destination_port: u16,
-    protocol: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Backend {
-    address: u32,
-    port: u16,
-    mac: [u8; 6],
-}
-
-// SAFETY: plain numbers without padding.
-unsafe impl aya::Pod for Frontend {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Flow {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Backend {}
 
 const UDP: u8 = 17;
 /// Which backend is that of the flow; any would do.
@@ -83,10 +50,11 @@ pub(super) fn enter(ebpf: &mut Ebpf, flow: &Established, services: u32) -> Resul
     };
     HashMap::try_from(map)?.insert(key, BACKEND, 0)?;
     let map = ebpf.map_mut("FLOOR_BACKENDS").context("FLOOR_BACKENDS")?;
+    let [a, b, c, d, e, f] = flow.next_hop;
     let backend = Backend {
         address: flow.backend.ip().to_bits().to_be(),
         port: flow.backend.port().to_be(),
-        mac: flow.next_hop,
+        mac: [[a, b], [c, d], [e, f]].map(u16::from_ne_bytes),
     };
     Array::try_from(map)?.set(BACKEND, backend, 0)?;
     Ok(())
