@@ -24,18 +24,19 @@ pub(crate) fn is_usable<P: Packet, F: Family>(
     if !is_fresh(hop) || headers.shape.network as usize != ETHERNET {
         return Ok(false);
     }
-    if matches!(P::HOOK, Hook::Xdp) && hop.flags & Hop::XDP == 0 {
-        return match hop.interface == packet.interface() {
-            true => Ok(false),
-            false => Err(Verdict::Deferred),
-        };
-    }
     let longest = match packet.segment() {
         0 => packet.length().saturating_sub(ETHERNET as u32),
         _ => length::<P, F>(packet, headers)?.into(),
     };
     barrier();
-    Ok(longest != 0 && longest <= hop.mtu.into())
+    let fits = longest != 0 && longest <= hop.mtu.into();
+    if matches!(P::HOOK, Hook::Xdp) && hop.flags & Hop::XDP == 0 {
+        return match fits && hop.interface != packet.interface() {
+            true => Err(Verdict::Deferred),
+            false => Ok(false),
+        };
+    }
+    Ok(fits)
 }
 
 #[inline(always)]

@@ -192,6 +192,33 @@ fn senders_that_let_others_cut_are_told_too() {
     }
 }
 
+/// Only TC can send what leaves by an uplink without XDP, but what no path takes
+/// is answered by who sees it first, whether or not the way is remembered.
+#[test]
+fn xdp_answers_what_it_could_not_have_sent() {
+    let mut rig = Rig::new(XdpModeOption::Off);
+    for (family, protocol) in kinds() {
+        let vip = socket(VIP, family, 80);
+        rig.serve("vip", protocol, &[vip], &[(REMOTE1.get(family), false)]);
+        let client = socket(CLIENT, family, 40_000);
+        let frame = Frame::new(first(protocol), client, vip);
+        for verdict in [Verdict::Opened, Verdict::Forward, Verdict::Forward] {
+            let long = Frame {
+                payload: vec![7; 1600],
+                ..Frame::new(later(protocol, ACK), client, vip)
+            };
+            if verdict == Verdict::Forward {
+                let outcome = rig.run(XDP0, &long.bytes());
+                assert_eq!(outcome.verdict, Verdict::TooBig, "{family} {protocol}");
+            }
+            let outcome = rig.run(XDP0, &frame.bytes());
+            assert_eq!(outcome.verdict, Verdict::Deferred, "{family} {protocol}");
+            let outcome = rig.run(IN0, &frame.bytes());
+            assert_eq!(outcome.verdict, verdict, "{family} {protocol}");
+        }
+    }
+}
+
 /// The node's own packets come back to it, as if from the frontend.
 #[test]
 fn the_node_is_told_too() {
