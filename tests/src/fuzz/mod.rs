@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use self::{difference::Difference, play::Player, sequence::Sequence, world::World};
 
@@ -77,7 +77,9 @@ pub fn run(options: Options) -> Result<Report> {
             let (sent, difference) = match player.play(&sequence) {
                 Ok(played) => played,
                 // What is there twice is no accident.
-                Err(_) => player.play(&sequence)?,
+                Err(_) => player
+                    .play(&sequence)
+                    .with_context(|| format!("sequence {seed}"))?,
             };
             report.packets += sent;
             if difference.is_some() && began.elapsed() > STALL {

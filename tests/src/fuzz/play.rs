@@ -61,6 +61,9 @@ impl<'a> Player<'a> {
             && !model.is_unsure()
         {
             *difference = self.compare_tables(sequence, &model)?;
+        } else {
+            // What was not compared is not to be counted with what comes next.
+            self.node.uncalled()?;
         }
         self.refused += model.refused();
         if self.refused > REFUSALS {
@@ -216,9 +219,7 @@ impl<'a> Player<'a> {
         for flow in self.node.flows()? {
             self.node.forget(&flow)?;
         }
-        self.node.forget_all_clients()?;
-        self.node.uncalled()?;
-        Ok(())
+        self.node.forget_all_clients()
     }
 
     fn change(

@@ -92,7 +92,8 @@ fn on_link(destination: IpAddr) -> Route {
         let (is_here, is_host) = match destination {
             IpAddr::V4(v4) => {
                 let [a, b, c, host] = v4.octets();
-                (like.v4.octets()[..3] == [a, b, c], host != 0 && host != 255)
+                // The lowest address is a host's (Linux 5.14).
+                (like.v4.octets()[..3] == [a, b, c], host != 255)
             }
             IpAddr::V6(v6) => {
                 let first = |address: Ipv6Addr| address.to_bits() >> 64;
