@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    process::Command,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use aya::{
 };
 use lb_agent::{
     compile::{Port, PortId, frontend_key},
-    dataplane::{Dataplane, Options, TcModeOption, XdpModeOption},
+    dataplane::{Dataplane, Options, TcMode, TcModeOption, XdpModeOption},
     node,
     reconcile::{Reconciler, Snapshot},
     shortcut::ShortcutOption,
@@ -122,8 +123,7 @@ impl Node {
             bail!("{error}");
         }
         let pins = &options.bpffs;
-        unpin_links(pins)?;
-        drop(dataplane);
+        detach(dataplane, pins)?;
         let dataplane = Dataplane::open(options)?;
         let fragments = Map::LruHashMap(pinned(pins, "FRAGMENTS")?);
         let holdings = Map::HashMap(pinned(pins, "HOLDINGS")?);
@@ -272,11 +272,19 @@ fn is_noise(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::NotIp | Verdict::OtherProtocol)
 }
 
-/// Takes the programs off the interfaces, once nobody holds them any more: what
-/// they count is what they are run on here.
-fn unpin_links(pins: &Path) -> Result<()> {
+/// Takes the programs off the interfaces: what they count is what they are run
+/// on here.
+fn detach(dataplane: Dataplane, pins: &Path) -> Result<()> {
     for link in fs::read_dir(pins.join("links"))? {
         fs::remove_file(link?.path())?;
+    }
+    let attached = dataplane.attached();
+    drop(dataplane);
+    // Before Linux 6.6, filters stay where no link holds them.
+    for at in attached.iter().filter(|at| at.tc == TcMode::Clsact) {
+        let arguments = ["qdisc", "del", "dev", &at.name, "clsact"];
+        let status = Command::new("tc").args(arguments).status();
+        ensure!(status.context("starting tc")?.success(), "tc {arguments:?}");
     }
     Ok(())
 }
