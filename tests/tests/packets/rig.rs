@@ -318,6 +318,15 @@ impl Rig {
         (opened.unwrap(), self.indices.clone())
     }
 
+    /// Has an interface go.
+    pub(crate) fn lose(&mut self, name: &str) {
+        let mut left = interfaces(&self.indices);
+        left.retain(|interface| interface.name != name);
+        let (netns, dataplane) = (&self.lab.node(1).netns, &mut self.dataplane);
+        let errors = netns.run(|| dataplane.sync_interfaces(&left));
+        assert_eq!(errors, []);
+    }
+
     /// The node's namespace.
     pub(crate) fn netns(&self) -> &Netns {
         &self.lab.node(1).netns

@@ -186,6 +186,32 @@ fn another_pod_does_not_answer_for_a_backend() {
     }
 }
 
+/// A backend that moved to another node and kept its address goes on there.
+#[test]
+fn a_backend_that_moved_is_heard() {
+    let mut rig = Rig::with_shortcuts(XdpModeOption::Off);
+    let answers = kinds().map(|(family, protocol)| {
+        let frontend = socket(VIP, family, 80);
+        rig.serve("short", protocol, &[frontend], &[(POD1.get(family), true)]);
+        let client = socket(POD, family, 44_000);
+        let request = Frame::new(first(protocol), client, frontend);
+        assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
+        let backend = socket(POD1, family, TARGET_PORT);
+        let transport = later(protocol, ACK);
+        Frame::new(transport, client, backend).answer().bytes()
+    });
+    let answers: Vec<_> = answers.collect();
+    for answer in &answers {
+        assert_eq!(rig.run(IN0, answer).verdict, Verdict::Forged);
+    }
+    rig.lose("pod1");
+    for answer in &answers {
+        let outcome = rig.run(IN0, answer);
+        let found = (outcome.verdict, outcome.action);
+        assert_eq!(found, (Verdict::Reply, TC_REDIRECT));
+    }
+}
+
 /// What is remembered of a route is outdated when the agent says so, or after a
 /// second.
 #[test]
