@@ -149,6 +149,7 @@ fn discard_old(work: &mut Work) -> Step<()> {
         return Ok(());
     };
     let life = work.halves.one.life;
+    work.found = None;
     if connections::discard(table, work, life) {
         return Ok(());
     }

@@ -233,3 +233,35 @@ fn play(scene: &mut Scene, what: &str, port: u16, step: Step) {
         }
     }
 }
+
+/// Whose port is gone has no backend to keep: a flow of a Service that is there
+/// without that port is told so at once.
+#[test]
+fn a_flow_ends_with_its_port() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    for family in Family::ALL {
+        for is_answered in [true, false] {
+            let [before, after] = [80, 81].map(|port| socket(VIP, family, port));
+            let [old, new] = [OLD, NEW].map(|host| (inner(8, host).get(family), true));
+            rig.serve_address(before.ip());
+            rig.serve("ports", Protocol::Udp, &[before], &[old]);
+            let client = socket(CLIENT, family, 40_000);
+            let request = Frame::new(Transport::Udp, client, before);
+            let what = format!("{family}, answered: {is_answered}");
+            let verdict = rig.run(XDP, &request.bytes()).verdict;
+            assert_eq!(verdict, Verdict::Opened, "{what}");
+            if is_answered {
+                let backend = socket(inner(8, OLD), family, TARGET_PORT);
+                let answer = Frame::new(Transport::Udp, client, backend).answer();
+                let verdict = rig.run(OUT, &answer.bytes()).verdict;
+                assert_eq!(verdict, Verdict::Reply, "{what}");
+            }
+            rig.serve("ports", Protocol::Udp, &[after], &[new]);
+            for _ in 0..2 {
+                let verdict = rig.run(XDP, &request.bytes()).verdict;
+                assert_eq!(verdict, Verdict::Rejected, "{what}");
+                assert_eq!(rig.connections(), 0, "{what}");
+            }
+        }
+    }
+}
