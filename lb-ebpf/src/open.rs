@@ -318,7 +318,10 @@ pub(crate) fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
         Hook::TcEgress => {
             let leaving = interfaces::interface(packet.interface());
             let is_port = leaving.is_some_and(|leaving| leaving.flags & Interface::PORT != 0);
-            packet.origin() == 0 && !is_port
+            // What is forwarded from an address of this node's has it from
+            // netfilter, which knows nothing of our ports.
+            let is_own = packet.origin() == 0 || interfaces::owner(&tuple.source).is_some();
+            is_own && !is_port
         }
         Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {
             interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0

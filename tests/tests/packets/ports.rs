@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_agent::dataplane::XdpModeOption;
-use lb_common::{Connection, Life, State, Verdict};
+use lb_common::{Connection, Hook, Life, State, Verdict};
 use lb_tests::lab::{
     Family,
     Protocol::{self, Tcp, Udp},
@@ -16,13 +16,14 @@ use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    frame::{ACK, SYN},
-    kinds,
+    first,
+    frame::{ACK, Frame, SYN},
+    kinds, later,
     line::{
         ANSWERS, ASKS, HAIRPIN, INWARD, Line, NODE_OUT, POD_OUT, PORT, THROUGH, THROUGH_TC, WAYS,
-        Way, place,
+        Way, ends, place,
     },
-    rig::Rig,
+    rig::{Place, Rig, at},
     socket,
     tables::{Table, tuple},
     wiring::{CLIENT1, NODE, NODE1, inner},
@@ -52,6 +53,47 @@ fn two_clients_of_one_port_are_told_apart() {
                 line.exchange(&[(ANSWERS, ACK), (ASKS, ACK), (ANSWERS, ACK)]);
                 assert_eq!(line.seen, seen, "{}", line.what);
             }
+        }
+    }
+}
+
+/// What netfilter sends as the node's own holds its port towards a backend, and
+/// gets another where somebody has it.
+#[test]
+fn clients_of_netfilter_are_told_apart_too() {
+    const FORWARDED: Place = Place {
+        origin: Some("pod0"),
+        ..at(Hook::TcEgress, "up0")
+    };
+    let mut rig = Rig::new(XdpModeOption::Native);
+    for (family, protocol) in kinds() {
+        for is_before in [true, false] {
+            let mut line = Line::new(&mut rig, &THROUGH, family, protocol);
+            let what = format!("{}, before: {is_before}", line.what);
+            if !is_before {
+                line.establish();
+                assert_eq!(line.seen.port(), PORT, "{what}");
+            }
+            let (node, backend) = (socket(NODE, family, PORT), line.backend);
+            let sent = Frame::new(first(protocol), node, backend);
+            let outcome = line.rig.run(FORWARDED, &sent.bytes());
+            assert_eq!(outcome.verdict, Verdict::Opened, "{what}");
+            let (seen, to) = ends(family, &outcome.bytes);
+            assert_eq!((seen.ip(), to), (node.ip(), backend), "{what}");
+            assert_eq!(seen.port() == PORT, is_before, "{what}: {seen}");
+            if is_before {
+                line.establish();
+                assert!(line.seen.port() >= FIRST_OTHER, "{what}: {}", line.seen);
+            }
+            let answer = |to| {
+                Frame::new(later(protocol, ACK), to, backend)
+                    .answer()
+                    .bytes()
+            };
+            let outcome = line.rig.run(at(Hook::TcIngress, "up0"), &answer(seen));
+            assert_eq!(outcome.verdict, Verdict::Reply, "{what}");
+            assert_eq!(outcome.bytes, answer(node), "{what}");
+            line.exchange(&[(ANSWERS, ACK), (ASKS, ACK), (ANSWERS, ACK)]);
         }
     }
 }

@@ -278,7 +278,10 @@ impl Model<'_> {
     pub(super) fn enters_here(&self, at: &Opening<'_>) -> bool {
         match at.place.hook {
             Hook::Xdp => owner(at.parsed.flow.source.ip()).is_none(),
-            Hook::TcEgress => at.place.origin.is_none(),
+            // What is forwarded from the node's own address has it from netfilter.
+            Hook::TcEgress => {
+                at.place.origin.is_none() || owner(at.parsed.flow.source.ip()).is_some()
+            }
             Hook::TcIngress => match at.place.interface {
                 "lo" => false,
                 "up0" | "up1" => !self.has_xdp,
