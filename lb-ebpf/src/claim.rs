@@ -50,11 +50,12 @@ pub(crate) fn claim<P: Packet>(packet: &P) -> Step<Outcome> {
     Err(Verdict::NoSourcePort)
 }
 
-/// Whether a living connection's replies look like this.
+/// Whether a connection's replies look like this: a living one's, or with
+/// `take_closed` one's that did not close.
 #[inline(always)]
-pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple) -> bool {
+pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple, take_closed: bool) -> bool {
     work.rival.one_key.set(reply_key);
-    holder(work, false, true) == Holder::Reply as u32
+    holder(work, false, take_closed) == Holder::Reply as u32
 }
 
 /// Whether nobody has the tuple of the connection's replies; a frontend only

@@ -76,6 +76,9 @@ fn plan<P: Packet, F: Family>(
     if frontend.flags & Frontend::ENDPOINT != 0 {
         return meet::<P, F>(packet, headers, work, &client);
     }
+    if was_translated(packet, work, key, &client) {
+        return Err(Verdict::NoFrontend);
+    }
     let is_node = matches!(client, Client::Node);
     // Looked at where it came in; or nothing that comes in may be addressed so.
     if is_node && interfaces::interface(packet.origin()).is_some()
@@ -142,6 +145,16 @@ fn plan<P: Packet, F: Family>(
     )
 }
 
+/// Whether another hook has seen the packet and sent it to a backend, which is a
+/// frontend as well.
+#[inline(always)]
+fn was_translated<P: Packet>(packet: &P, work: &mut Work, tuple: &Tuple, client: &Client) -> bool {
+    matches!(P::HOOK, Hook::TcIngress)
+        && !matches!(client, Client::Pod)
+        && !enters_here(packet, tuple)
+        && is_claimed(work, &tuple.reverse(), false)
+}
+
 /// Removes what the client had on these ports before.
 #[inline(always)]
 fn discard_old(work: &mut Work) -> Step<()> {
@@ -178,7 +191,7 @@ fn miss<P: Packet, F: Family>(
     if tuple.protocol != UDP
         && known::may_hold(replies.check())
         && enters_here(packet, tuple)
-        && is_claimed(work, replies)
+        && is_claimed(work, replies, true)
     {
         return Ok(plan_direct::<P>(tuple, work));
     }
@@ -206,7 +219,7 @@ fn meet<P: Packet, F: Family>(
         verdict => return Err(verdict),
     }
     let is_outside = matches!(client, Client::Outside);
-    if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse()) {
+    if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse(), true) {
         return Err(Verdict::NoFrontend);
     }
     Ok(plan_direct::<P>(tuple, work))

@@ -100,7 +100,7 @@ const ROW: Row = Row {
 
 const EVERYWHERE: &[(Pair, bool)] = &[(POD, true), (POD1, true), (REMOTE, false), (REMOTE1, false)];
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     Row {
         name: "near",
         port: 30_080,
@@ -179,6 +179,14 @@ const ROWS: [Row; 16] = [
         name: "host",
         port: 30_091,
         backends: &[(NODE1, true)],
+        ..ROW
+    },
+    Row {
+        name: "chained",
+        port: 30_096,
+        backends: &[(NODE, true)],
+        // Which is a nodePort.
+        target: 30_091,
         ..ROW
     },
     Row {

@@ -45,6 +45,11 @@ impl Model<'_> {
             };
         };
         let client = at.client();
+        // XDP has seen the packet, and the backend is a frontend as well.
+        let is_second = at.place.hook == Hook::TcIngress && client != Client::Pod;
+        if is_second && !self.enters_here(at) && self.is_claimed(&flow.reverse(), false) {
+            return Ok(Opened::Not(Verdict::NoFrontend));
+        }
         let is_node = client == Client::Node;
         // What is forwarded was looked at where it came in.
         if is_node && at.place.origin.is_some() || !is_node && flow.destination.ip().is_loopback() {
@@ -196,7 +201,7 @@ impl Model<'_> {
             self.connections.remove(known);
         }
         let may_have_been = flow.protocol != UDP && self.enters_here(at);
-        if may_have_been && self.is_claimed(&flow.reverse()) {
+        if may_have_been && self.is_claimed(&flow.reverse(), true) {
             return self.enter_direct(at, seen);
         }
         Ok(Opened::Not(self.reject_service(at)))
@@ -218,19 +223,20 @@ impl Model<'_> {
         }
         let is_outside = at.client() == Client::Outside;
         let flow = at.parsed.flow;
-        if !self.enters_here(at) || is_outside && !self.is_claimed(&flow.reverse()) {
+        if !self.enters_here(at) || is_outside && !self.is_claimed(&flow.reverse(), true) {
             return Ok(Opened::Not(Verdict::NoFrontend));
         }
         self.enter_direct(at, seen)
     }
 
-    /// Whether replies of a living connection look like this.
-    fn is_claimed(&mut self, reply_key: &Flow) -> bool {
+    /// Whether replies of a living connection look like this, or with
+    /// `take_closed` of one that did not close.
+    fn is_claimed(&mut self, reply_key: &Flow, take_closed: bool) -> bool {
         let known = self.connections.get(reply_key);
         let is_reply = known.is_some_and(|(_, way)| way == Way::Reply);
         let connection = known.and_then(|(number, _)| self.connections.by_number(number));
         self.is_unsure |= connection.is_some_and(|known| known.is_on_edge(self.now));
-        is_reply && !self.connections.make_free(reply_key, self.now, true)
+        is_reply && !self.connections.make_free(reply_key, self.now, take_closed)
     }
 
     /// The client talks to a backend itself, from a port that is taken there.
