@@ -124,3 +124,8 @@ fn check_checksums(place: &str, recording: Recording, at_least: usize) {
     assert!(checked > at_least, "{place}: {checked} frames checked");
     eprintln!("{place}: {checked} frames with good checksums");
 }
+
+#[test]
+fn neighbours_with_another_address_are_noticed() {
+    neighbours::check_that_another_is_noticed().unwrap();
+}

@@ -33,7 +33,7 @@ pub use self::{
 use self::{memory::Memory, room::Room};
 use crate::{
     connections::Settings as ConnectionSettings,
-    dataplane::{self, AttachmentError, ConnectionTable, Dataplane},
+    dataplane::{self, AttachmentError, ConnectionTable, Dataplane, XdpMode},
     filters::{self, Filters},
     health::{self, Health},
     interfaces,
@@ -127,6 +127,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         room,
         memory,
     )?;
+    let running_xdp = agent.running_xdp.subscribe();
+    let mut keeping = tokio::spawn(interfaces::keep_neighbours(running_xdp));
     let mut retry = time::interval(TICK);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -169,6 +171,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             result = &mut collecting => bail!("{}", ended("collection", result)),
             result = &mut follower => bail!("{}", ended("interfaces", result)),
             result = &mut routing => bail!("{}", ended("routes", result)),
+            result = &mut keeping => bail!("{}", ended("neighbours", result)),
             result = &mut filtering => bail!("{}", ended("filters", result.map(Ok::<(), std::convert::Infallible>))),
             result = &mut server => bail!("{}: {}", options.socket.display(), ended("socket", result)),
             _ = terminate.recv() => break,
@@ -238,6 +241,8 @@ struct Agent {
     memory: Memory,
     snapshot: Option<interfaces::Snapshot>,
     attachment_errors: Vec<AttachmentError>,
+    /// Interfaces that run XDP, for those who follow them.
+    running_xdp: watch::Sender<BTreeSet<u32>>,
     node_name: String,
     node_options: NodeOptions,
     /// What the programs were told last.
@@ -280,6 +285,7 @@ impl Agent {
             memory,
             snapshot: None,
             attachment_errors: Vec::new(),
+            running_xdp: watch::Sender::default(),
             node_name: node_name.to_owned(),
             node_options,
             settings: None,
@@ -420,6 +426,14 @@ impl Agent {
             }
         }
         self.attachment_errors = errors;
+        let attached = self.dataplane.attached().into_iter();
+        let running_xdp = attached.filter(|at| at.xdp != XdpMode::Off);
+        let running_xdp: BTreeSet<u32> = running_xdp.map(|at| at.index).collect();
+        self.running_xdp.send_if_modified(|held| {
+            let changed = *held != running_xdp;
+            *held = running_xdp;
+            changed
+        });
         if self.attachment_errors.is_empty() && !self.attached {
             self.attached = true;
             self.dataplane.forget_other_versions();

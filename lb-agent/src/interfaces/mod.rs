@@ -3,6 +3,7 @@
 
 mod classify;
 mod facts;
+mod neighbours;
 mod pattern;
 mod routes;
 mod traffic;
@@ -12,6 +13,7 @@ use std::{fmt, io, net::IpAddr};
 
 pub use classify::classify;
 pub use facts::{Address, Device, Facts, Link};
+pub use neighbours::keep_neighbours;
 pub use pattern::{BadPattern, Pattern, Patterns};
 pub use routes::watch_routes;
 use serde::Serialize;
