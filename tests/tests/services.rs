@@ -11,6 +11,8 @@ mod bridge;
 mod draining;
 #[path = "services/forgeries.rs"]
 mod forgeries;
+#[path = "services/host.rs"]
+mod host;
 #[path = "services/policies.rs"]
 mod policies;
 #[path = "services/refusals.rs"]
