@@ -50,12 +50,11 @@ pub(crate) fn claim<P: Packet>(packet: &P) -> Step<Outcome> {
     Err(Verdict::NoSourcePort)
 }
 
-/// Whether a connection's replies look like this: a living one's, or with
-/// `take_closed` one's that did not close.
+/// Whether a connection's replies look like answers to the packet in the scratch: a
+/// living one's, or with `take_closed` one's that did not close.
 #[inline(always)]
-pub(crate) fn is_claimed(work: &mut Work, reply_key: &Tuple, take_closed: bool) -> bool {
-    work.rival.one_key.set(reply_key);
-    holder(work, false, take_closed) == Holder::Reply as u32
+pub(crate) fn is_claimed(work: &mut Work, take_closed: bool) -> bool {
+    lend(work, || lb_claimant(take_closed.into())) == Holder::Reply as u32
 }
 
 /// Whether nobody has the tuple of the connection's replies; a frontend only
@@ -108,6 +107,18 @@ extern "C" fn lb_holder(is_ours: u32, take_closed: u32) -> u32 {
     if is_ours != 0 && services::is_frontend(&rival.one_key) {
         return Holder::Other as u32;
     }
+    holding(rival, take_closed != 0) as u32
+}
+
+/// As above.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn lb_claimant(take_closed: u32) -> u32 {
+    let Ok(scratch) = scratch::get() else {
+        return Holder::Other as u32;
+    };
+    let rival = &mut scratch.work.rival;
+    rival.one_key.reverse_of(&scratch.tuple);
     holding(rival, take_closed != 0) as u32
 }
 

@@ -26,6 +26,8 @@ use crate::{
 enum Client {
     Pod,
     Outside,
+    /// Somebody outside, whose packet another hook may have translated before.
+    Passed,
     Node,
 }
 
@@ -76,9 +78,13 @@ fn plan<P: Packet, F: Family>(
     if frontend.flags & Frontend::ENDPOINT != 0 {
         return meet::<P, F>(packet, headers, work, &client);
     }
-    if was_translated(packet, work, key, &client) {
-        return Err(Verdict::NoFrontend);
-    }
+    let frontend = match client {
+        // On its way to a backend, which is a frontend as well.
+        Client::Passed if is_claimed(work, false) => return Err(Verdict::NoFrontend),
+        // The stack has no room to keep what was found.
+        Client::Passed => services::find(key)?,
+        _ => frontend,
+    };
     let is_node = matches!(client, Client::Node);
     // Looked at where it came in; or nothing that comes in may be addressed so.
     if is_node && interfaces::interface(packet.origin()).is_some()
@@ -130,8 +136,8 @@ fn plan<P: Packet, F: Family>(
         Client::Pod if !masquerade => plan_shortcut::<P, F>(packet, headers, work)?,
         // XDP leads into no pod; what it would take to leave that to TC costs more
         // than the stack does.
-        Client::Outside if !masquerade && local => {}
-        Client::Pod | Client::Outside => {
+        Client::Outside | Client::Passed if !masquerade && local => {}
+        Client::Pod | Client::Outside | Client::Passed => {
             plan_through::<P, F>(packet, headers, masquerade, work)?;
         }
         Client::Node => plan_node::<P, F>(packet, key, work)?,
@@ -143,16 +149,6 @@ fn plan<P: Packet, F: Family>(
             false => Departure::Unknown,
         },
     )
-}
-
-/// Whether another hook has seen the packet and sent it to a backend, which is a
-/// frontend as well.
-#[inline(always)]
-fn was_translated<P: Packet>(packet: &P, work: &mut Work, tuple: &Tuple, client: &Client) -> bool {
-    matches!(P::HOOK, Hook::TcIngress)
-        && !matches!(client, Client::Pod)
-        && !enters_here(packet, tuple)
-        && is_claimed(work, &tuple.reverse(), false)
 }
 
 /// Removes what the client had on these ports before.
@@ -191,7 +187,7 @@ fn miss<P: Packet, F: Family>(
     if tuple.protocol != UDP
         && known::may_hold(replies.check())
         && enters_here(packet, tuple)
-        && is_claimed(work, replies, true)
+        && is_claimed(work, true)
     {
         return Ok(plan_direct::<P>(tuple, work));
     }
@@ -218,8 +214,8 @@ fn meet<P: Packet, F: Family>(
         // A Service that is an endpoint of another one, and has no such port.
         verdict => return Err(verdict),
     }
-    let is_outside = matches!(client, Client::Outside);
-    if !enters_here(packet, tuple) || is_outside && !is_claimed(work, &tuple.reverse(), true) {
+    let is_outside = matches!(client, Client::Outside | Client::Passed);
+    if !enters_here(packet, tuple) || is_outside && !is_claimed(work, true) {
         return Err(Verdict::NoFrontend);
     }
     Ok(plan_direct::<P>(tuple, work))
@@ -230,10 +226,11 @@ fn client<P: Packet>(packet: &P) -> Client {
     match P::HOOK {
         Hook::Xdp => Client::Outside,
         Hook::TcEgress => Client::Node,
-        Hook::TcIngress if interfaces::is_kind(packet.interface(), InterfaceKind::Pod) => {
-            Client::Pod
-        }
-        Hook::TcIngress => Client::Outside,
+        Hook::TcIngress => match interfaces::interface(packet.interface()) {
+            Some(entering) if entering.kind == InterfaceKind::Pod as u32 => Client::Pod,
+            Some(entering) if is_entrance(entering) => Client::Outside,
+            _ => Client::Passed,
+        },
     }
 }
 
@@ -336,8 +333,12 @@ pub(crate) fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
             let is_own = packet.origin() == 0 || interfaces::owner(&tuple.source).is_some();
             is_own && !is_port
         }
-        Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(|interface| {
-            interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0
-        }),
+        Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(is_entrance),
     }
+}
+
+/// Whether TC is the first to see what comes in by the interface.
+#[inline(always)]
+const fn is_entrance(interface: &Interface) -> bool {
+    interface.kind != InterfaceKind::Local as u32 && interface.flags & Interface::XDP == 0
 }
