@@ -1,7 +1,7 @@
 //! Source ports: no two connections to a backend may look alike to it.
 
 use aya_ebpf::helpers::bpf_get_prandom_u32;
-use lb_common::{Life, State, Tuple, Verdict};
+use lb_common::{Life, State, Verdict};
 
 use crate::{
     clock,
