@@ -80,7 +80,9 @@ fn plan<P: Packet, F: Family>(
     }
     let frontend = match client {
         // On its way to a backend, which is a frontend as well.
-        Client::Passed if is_claimed(work, false) => return Err(Verdict::NoFrontend),
+        Client::Passed if work.found.is_none() && is_claimed(work, false) => {
+            return Err(Verdict::NoFrontend);
+        }
         // The stack has no room to keep what was found.
         Client::Passed => services::find(key)?,
         _ => frontend,
@@ -328,9 +330,10 @@ pub(crate) fn enters_here<P: Packet>(packet: &P, tuple: &Tuple) -> bool {
         Hook::TcEgress => {
             let leaving = interfaces::interface(packet.interface());
             let is_port = leaving.is_some_and(|leaving| leaving.flags & Interface::PORT != 0);
-            // What is forwarded from an address of this node's has it from
-            // netfilter, which knows nothing of our ports.
-            let is_own = packet.origin() == 0 || interfaces::owner(&tuple.source).is_some();
+            // What is forwarded from the address of the interface it leaves by has
+            // that from netfilter, which knows nothing of our ports.
+            let is_own = packet.origin() == 0
+                || interfaces::owner(&tuple.source) == Some(packet.interface());
             is_own && !is_port
         }
         Hook::TcIngress => interfaces::interface(packet.interface()).is_some_and(is_entrance),

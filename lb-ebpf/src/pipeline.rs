@@ -303,15 +303,17 @@ pub(crate) fn may_return<P: Packet>(packet: &P, connection: &Connection) -> Step
 }
 
 /// Whether the packet came in by another interface than that of the pod which the
-/// other direction leads to. One that is gone has nobody to speak for: a pod may
-/// have moved and kept its address.
+/// other direction leads to. Where that is gone, another node may speak for a pod
+/// that moved and kept its address.
 #[inline(always)]
 pub(crate) fn comes_by_another<P: Packet>(packet: &P, connection: &Connection) -> bool {
     connection.path == ROUTE
         && connection.other_path == ROUTE
         && connection.other_interface != 0
         && connection.other_interface != packet.interface()
-        && interfaces::is_kind(connection.other_interface, InterfaceKind::Pod)
+        && [connection.other_interface, packet.interface()]
+            .into_iter()
+            .any(|interface| interfaces::is_kind(interface, InterfaceKind::Pod))
 }
 
 /// Whether a pod says what only another node can have said.

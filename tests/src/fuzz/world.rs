@@ -100,7 +100,7 @@ const ROW: Row = Row {
 
 const EVERYWHERE: &[(Pair, bool)] = &[(POD, true), (POD1, true), (REMOTE, false), (REMOTE1, false)];
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 18] = [
     Row {
         name: "near",
         port: 30_080,
@@ -187,6 +187,13 @@ const ROWS: [Row; 17] = [
         backends: &[(NODE, true)],
         // Which is a nodePort.
         target: 30_091,
+        ..ROW
+    },
+    Row {
+        name: "itself",
+        port: 30_097,
+        backends: &[(NODE, true)],
+        target: 30_097,
         ..ROW
     },
     Row {

@@ -101,3 +101,23 @@ fn the_backend_is_a_frontend_for_others() {
         }
     }
 }
+
+/// A connection whose backend is the frontend itself answers from there: that is
+/// nobody else's claim, and does not keep its client from another backend.
+#[test]
+fn a_frontend_that_is_its_own_backend_is_left() {
+    let mut rig = Rig::new(XdpModeOption::Native);
+    for (family, protocol) in kinds() {
+        let node = socket(NODE, family, TARGET_PORT);
+        let backends = [(NODE, true), (REMOTE1, false)];
+        let client = socket(CLIENT, family, PORT);
+        let request = Frame::new(first(protocol), client, node).bytes();
+        for (backend, local) in backends {
+            rig.serve("itself", protocol, &[node], &[(backend.get(family), local)]);
+            let outcome = rig.run(IN0, &request);
+            assert_eq!(outcome.verdict, Verdict::Opened, "{family} {protocol}");
+            let to = socket(backend, family, TARGET_PORT);
+            assert_eq!(ends(family, &outcome.bytes).1, to, "{family} {protocol}");
+        }
+    }
+}

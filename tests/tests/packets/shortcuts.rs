@@ -206,6 +206,8 @@ fn a_backend_that_moved_is_heard() {
     }
     rig.lose("pod1");
     for answer in &answers {
+        // Not from another pod here.
+        assert_eq!(rig.run(FROM_POD, answer).verdict, Verdict::Forged);
         let outcome = rig.run(IN0, answer);
         let found = (outcome.verdict, outcome.action);
         assert_eq!(found, (Verdict::Reply, TC_REDIRECT));

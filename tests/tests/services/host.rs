@@ -55,6 +55,8 @@ fn a_process_of_the_node_is_reached_where_its_port_is_a_frontend() {
                 let exchange = Exchange::new(protocol, to_other).timeout(AT_ONCE);
                 exchange.run_in(&stage.lab.client().netns)
             };
+            let what = format!("{to_other} {protocol}, XDP {xdp}");
+            eventually(&what, ask_other, is_from("b")).unwrap();
             for path in [
                 (Client::Outside, Way::NodePort),
                 (Client::Pod, Way::ClusterIp),
@@ -68,8 +70,6 @@ fn a_process_of_the_node_is_reached_where_its_port_is_a_frontend() {
                     assert_eq!(ask().unwrap().server, "node1", "{what}");
                 }
             }
-            let what = format!("{to_other} {protocol}, XDP {xdp}");
-            eventually(&what, ask_other, is_from("b")).unwrap();
         }
     }
 }

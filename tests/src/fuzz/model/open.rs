@@ -46,7 +46,8 @@ impl Model<'_> {
         };
         let client = at.client();
         // XDP has seen the packet, and the backend is a frontend as well.
-        let is_second = at.place.hook == Hook::TcIngress && client != Client::Pod;
+        let is_in = at.place.hook == Hook::TcIngress && client != Client::Pod;
+        let is_second = is_in && known.is_none();
         if is_second && !self.enters_here(at) && self.is_claimed(&flow.reverse(), false) {
             return Ok(Opened::Not(Verdict::NoFrontend));
         }
@@ -284,9 +285,11 @@ impl Model<'_> {
     pub(super) fn enters_here(&self, at: &Opening<'_>) -> bool {
         match at.place.hook {
             Hook::Xdp => owner(at.parsed.flow.source.ip()).is_none(),
-            // What is forwarded from the node's own address has it from netfilter.
+            // What is forwarded from the interface's own address has it from
+            // netfilter.
             Hook::TcEgress => {
-                at.place.origin.is_none() || owner(at.parsed.flow.source.ip()).is_some()
+                let owner = owner(at.parsed.flow.source.ip());
+                at.place.origin.is_none() || owner == Some(at.place.interface)
             }
             Hook::TcIngress => match at.place.interface {
                 "lo" => false,
