@@ -78,7 +78,7 @@ fn what_a_terminating_endpoint_serves_it_serves_to_the_end() {
                     (Client::Pod, Way::ClusterIp),
                     (Client::Outside, Way::NodePort),
                 ] {
-                    let ask = || stage.exchange(path, protocol, family);
+                    let ask = || stage.exchange_anew(path, protocol, family);
                     let is_right = |r: &std::io::Result<Reply>| {
                         r.as_ref().is_ok_and(|reply| reply.server == server)
                     };

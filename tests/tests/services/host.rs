@@ -66,7 +66,7 @@ fn a_process_of_the_node_is_reached_where_its_port_is_a_frontend() {
                 let ask = || stage.exchange(path, protocol, family);
                 let what = format!("{path:?} {protocol} {family}, XDP {xdp}");
                 eventually(&what, ask, is_from("node1")).unwrap();
-                for _ in 0..20 {
+                for _ in 0..5 {
                     assert_eq!(ask().unwrap().server, "node1", "{what}");
                 }
             }

@@ -3,8 +3,9 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -67,10 +68,14 @@ pub(crate) const fn ready(pod: &'static str) -> Endpoint {
     (pod, true, true, false)
 }
 
+/// Source ports, below those of nodePorts and those that the kernel draws.
+const FIRST_PORT: u16 = 10_000;
+
 /// Fields are dropped in order: the agent before its node.
 pub(crate) struct Stage {
     pub(crate) agent: AgentProcess,
     pub(crate) manifests: PathBuf,
+    next_port: AtomicU16,
     pub(crate) lab: Lab,
 }
 
@@ -94,6 +99,7 @@ impl Stage {
         Self {
             agent,
             manifests,
+            next_port: AtomicU16::new(FIRST_PORT),
             lab,
         }
     }
@@ -120,6 +126,30 @@ impl Stage {
 
     pub(crate) fn exchange(
         &self,
+        path: (Client, Way),
+        protocol: Protocol,
+        family: Family,
+    ) -> io::Result<Reply> {
+        let any_port = 0;
+        self.exchange_from(any_port, path, protocol, family)
+    }
+
+    /// From a port that no other exchange had: a flow keeps the backend that an
+    /// earlier one of its port was given.
+    pub(crate) fn exchange_anew(
+        &self,
+        path: (Client, Way),
+        protocol: Protocol,
+        family: Family,
+    ) -> io::Result<Reply> {
+        let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+        assert!(port < NODE_PORT, "ports are used up");
+        self.exchange_from(port, path, protocol, family)
+    }
+
+    fn exchange_from(
+        &self,
+        port: u16,
         (client, way): (Client, Way),
         protocol: Protocol,
         family: Family,
@@ -129,7 +159,12 @@ impl Stage {
             Client::Node => self.lab.node(1),
             Client::Outside => self.lab.client(),
         };
+        let any: IpAddr = match family {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        };
         let exchange = Exchange::new(protocol, self.address(way, family)).timeout(AT_ONCE);
+        let exchange = exchange.from(SocketAddr::new(any, port));
         exchange.run_in(&host.netns)
     }
 
