@@ -157,30 +157,36 @@ fn xdp_leaves_the_short_way_to_tc() {
     }
 }
 
+/// Opens a connection from one pod to another; returns a reply.
+fn open(rig: &mut Rig, family: Family, protocol: Protocol) -> Vec<u8> {
+    let frontend = socket(VIP, family, 80);
+    rig.serve("short", protocol, &[frontend], &[(POD1.get(family), true)]);
+    let client = socket(POD, family, 44_000);
+    let request = Frame::new(first(protocol), client, frontend);
+    assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
+    let backend = socket(POD1, family, TARGET_PORT);
+    let mut reply = Frame::new(first(protocol), client, backend).answer();
+    reply.transport = later(protocol, ACK);
+    reply.bytes()
+}
+
 /// What a backend on this node says comes from its own interface.
 #[test]
 fn another_pod_does_not_answer_for_a_backend() {
     let mut rig = Rig::with_shortcuts(XdpModeOption::Off);
     for (family, protocol) in kinds() {
-        let frontend = socket(VIP, family, 80);
-        rig.serve("short", protocol, &[frontend], &[(POD1.get(family), true)]);
-        let client = socket(POD, family, 44_000);
-        let request = Frame::new(first(protocol), client, frontend);
-        assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
-        let backend = socket(POD1, family, TARGET_PORT);
-        let mut reply = Frame::new(first(protocol), client, backend).answer();
-        reply.transport = later(protocol, ACK);
-        let forged = rig.run(FROM_POD, &reply.bytes());
+        let reply = open(&mut rig, family, protocol);
+        let forged = rig.run(FROM_POD, &reply);
         let found = (forged.verdict, forged.action);
         assert_eq!(found, (Verdict::Forged, TC_DROP), "{family} {protocol}");
         // Nor somebody outside, where XDP would send it straight back.
-        let forged = rig.run(IN0, &reply.bytes());
+        let forged = rig.run(IN0, &reply);
         assert_eq!(forged.verdict, Verdict::Forged, "{family} {protocol}");
-        let honest = rig.run(FROM_POD1, &reply.bytes());
+        let honest = rig.run(FROM_POD1, &reply);
         let found = (honest.verdict, honest.action);
         assert_eq!(found, (Verdict::Reply, TC_REDIRECT), "{family} {protocol}");
         for place in [OUT0, TO_POD] {
-            let outcome = rig.run(place, &reply.bytes());
+            let outcome = rig.run(place, &reply);
             assert_eq!(outcome.verdict, Verdict::OtherHook, "{family} {protocol}");
         }
     }
@@ -190,17 +196,9 @@ fn another_pod_does_not_answer_for_a_backend() {
 #[test]
 fn a_backend_that_moved_is_heard() {
     let mut rig = Rig::with_shortcuts(XdpModeOption::Off);
-    let answers = kinds().map(|(family, protocol)| {
-        let frontend = socket(VIP, family, 80);
-        rig.serve("short", protocol, &[frontend], &[(POD1.get(family), true)]);
-        let client = socket(POD, family, 44_000);
-        let request = Frame::new(first(protocol), client, frontend);
-        assert_eq!(rig.run(FROM_POD, &request.bytes()).verdict, Verdict::Opened);
-        let backend = socket(POD1, family, TARGET_PORT);
-        let transport = later(protocol, ACK);
-        Frame::new(transport, client, backend).answer().bytes()
-    });
-    let answers: Vec<_> = answers.collect();
+    let answers: Vec<_> = kinds()
+        .map(|(family, protocol)| open(&mut rig, family, protocol))
+        .collect();
     for answer in &answers {
         assert_eq!(rig.run(IN0, answer).verdict, Verdict::Forged);
     }
